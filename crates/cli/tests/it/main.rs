@@ -1,0 +1,16 @@
+//! What a user of the command line sees: standard output, standard error and exit code of the real binary, on real
+//! directories.
+//!
+//! Nothing of the caller's environment reaches the binary, and nothing that differs from run to run (ids, times,
+//! sizes, paths) reaches the snapshots.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod demo;
+mod harness;
+mod help;
+mod json;
+mod open;
+mod signals;
+mod snapshots;
+mod upkeep;
