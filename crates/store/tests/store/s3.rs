@@ -118,7 +118,9 @@ fn a_server_that_goes_away_is_unavailable_and_retried() {
     ] {
         let error = result.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
-        assert!(error.to_string().contains("cannot connect"), "{error}");
+        // A request may still go out on a kept connection, and break there.
+        let why = error.to_string();
+        assert!(why.contains("cannot connect") || why.contains("the connection broke"), "{why}");
     }
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 
