@@ -99,7 +99,8 @@ impl<'n> Fields<'n> {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known keys: {}", unique(known()).join(", ")),
             };
-            reader.say_with_hint(entry.key_at, format!("a {} has no key `{}`", self.what, entry.key), hint);
+            let message = format!("{} has no key `{}`", with_article(self.what), entry.key);
+            reader.say_with_hint(entry.key_at, message, hint);
         }
     }
 
@@ -123,6 +124,11 @@ impl<'n> Fields<'n> {
         }
         None
     }
+}
+
+fn with_article(what: &str) -> String {
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 fn unique<'k>(keys: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
@@ -181,7 +187,8 @@ pub fn take<C: Choice>(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<C
         let key = entry.key.as_str();
         if others.contains(&key) && !keys.own.contains(&key) && !fields.own.contains(&key) {
             let message = format!("`{key}` does not go with `{}`", variant.told_by[0]);
-            let hint = format!("with `{}` a {what} has: {}", variant.told_by[0], keys.own.join(", "));
+            let what = with_article(what);
+            let hint = format!("with `{}` {what} has: {}", variant.told_by[0], keys.own.join(", "));
             reader.say_with_hint(entry.key_at, message, hint);
         }
     }
@@ -197,7 +204,12 @@ fn none_or_several<C: Choice>(
     if chosen.is_empty() {
         // A key that nobody knows was told already, and was probably meant.
         if !fields.unknown {
-            let hint = format!("one of: {}", told_by::<C>().collect::<Vec<_>>().join(", "));
+            // A key that belongs to another variant may have been meant to tell this one: `file` for `files`.
+            let meant = fields.entries.iter().find_map(|entry| suggest::closest(&entry.key, told_by::<C>()));
+            let hint = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("one of: {}", told_by::<C>().collect::<Vec<_>>().join(", ")),
+            };
             reader.say_with_hint(fields.at, format!("this {what} says no {}", C::WHAT), hint);
         }
         return None;
@@ -207,7 +219,7 @@ fn none_or_several<C: Choice>(
     let names: Vec<String> = keys.iter().map(|entry| format!("`{}`", entry.key)).collect();
     let message = format!("this {what} says more than one {}: {}", C::WHAT, names.join(" and "));
     let at = keys.get(1).map_or(fields.at, |entry| entry.key_at);
-    reader.say_with_hint(at, message, format!("make a {what} of each"));
+    reader.say_with_hint(at, message, format!("make {} of each", with_article(what)));
     None
 }
 

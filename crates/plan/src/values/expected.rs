@@ -34,6 +34,9 @@ impl Pattern {
 }
 
 /// A JMESPath expression that was compiled once, so that it is known to be valid.
+///
+/// A plan may compare with a bare number (`length(@) > 0`), which JMESPath itself wants between backticks; here it has
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonExpression(pub(crate) String);
 
@@ -170,18 +173,28 @@ impl Decode for Pattern {
     }
 }
 
-/// Longest JMESPath expression: its parser recurses, and a deeper one than this cannot be written.
-const EXPRESSION_BYTES_MAX: usize = 2000;
+/// Longest JMESPath expression: its parser recurses (measured: 1900 `[` overflow a stack of 2 MiB).
+const EXPRESSION_BYTES_MAX: usize = 500;
+
+fn compile(text: &str) -> Result<String, String> {
+    jmespath::compile(text).map(|_| text.to_owned()).map_err(|error| error.reason.to_string())
+}
+
+/// Puts numbers that something is compared with between backticks, as JMESPath wants them: `length(@) > 0`.
+fn with_numbers(text: &str) -> String {
+    let number = regex::Regex::new(r"(==|!=|<=?|>=?)\s*(-?[0-9]+(?:\.[0-9]+)?)").expect("the expression is valid");
+    number.replace_all(text, "$1 `$2`").into_owned()
+}
 
 impl Decode for JsonExpression {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = String::decode(node, reader)?;
         let valid = match text.len() > EXPRESSION_BYTES_MAX {
             true => Err(format!("it is longer than {EXPRESSION_BYTES_MAX} bytes")),
-            false => jmespath::compile(&text).map(drop).map_err(|error| error.reason.to_string()),
+            false => compile(&text).or_else(|why| compile(&with_numbers(&text)).map_err(|_| why)),
         };
         match valid {
-            Ok(()) => Some(Self(text)),
+            Ok(expression) => Some(Self(expression)),
             Err(why) => {
                 let hint = "for example \"length(@) > `0`\"; see https://jmespath.org";
                 reader.say_with_hint(node.at, format!("`{text}` is not a JMESPath expression: {why}"), hint);

@@ -204,7 +204,7 @@ impl Reference {
             "env" => Source::Env,
             "file" => Source::File,
             "host" => Source::Host,
-            _ => return Err(format!("`${{{inside}}}` is none of ${{env:NAME}}, ${{file:PATH}}, ${{host:NAME}}")),
+            _ => return Err(format!("`${{{inside}}}` is none of `${{env:NAME}}`, `${{file:PATH}}`, `${{host:NAME}}`")),
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         match source {
