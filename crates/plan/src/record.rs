@@ -79,7 +79,8 @@ impl<'n> Fields<'n> {
         let mut keys = Keys::default();
         R::keys(&mut keys);
         let at = node.key_at.unwrap_or(node.at);
-        let mut fields = Self { what: R::WHAT, at, entries, own: Vec::new(), unknown: false, meant: Vec::new() };
+        let mut fields =
+            Self { what: R::WHAT, at, entries, own: Vec::new(), unknown: false, meant: Vec::new() };
         fields.tell_unknown(&keys, reader);
         fields.own = keys.own;
         Some(fields)
@@ -95,7 +96,9 @@ impl<'n> Fields<'n> {
             let meant = suggest::closest(&entry.key, known());
             self.meant.extend(meant);
             let hint = match meant {
-                _ if entry.key == "<<" => "merge keys (`<<`) are not part of YAML 1.2; use `environments`".to_owned(),
+                _ if entry.key == "<<" => {
+                    "merge keys (`<<`) are not part of YAML 1.2; use `environments`".to_owned()
+                }
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known keys: {}", unique(known()).join(", ")),
             };
@@ -170,7 +173,11 @@ pub fn take<C: Choice>(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<C
         fields.entries.iter().filter(|entry| C::LATER.contains(&entry.key.as_str())).collect();
     for entry in &later {
         let hint = format!("supported: {}", told_by::<C>().collect::<Vec<_>>().join(", "));
-        reader.say_with_hint(entry.key_at, format!("{}: `{}` is not yet supported", C::WHAT, entry.key), hint);
+        reader.say_with_hint(
+            entry.key_at,
+            format!("{}: `{}` is not yet supported", C::WHAT, entry.key),
+            hint,
+        );
     }
     if !later.is_empty() {
         return None;
@@ -195,11 +202,7 @@ pub fn take<C: Choice>(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<C
     (variant.from_fields)(fields, reader)
 }
 
-fn none_or_several<C: Choice>(
-    fields: &Fields<'_>,
-    chosen: &[&Variant<C>],
-    reader: &mut Reader,
-) -> Option<C> {
+fn none_or_several<C: Choice>(fields: &Fields<'_>, chosen: &[&Variant<C>], reader: &mut Reader) -> Option<C> {
     let what = fields.what;
     if chosen.is_empty() {
         // A key that nobody knows was told already, and was probably meant.

@@ -109,7 +109,8 @@ fn problem(text: &str) -> Option<(String, String)> {
         Ok(template) => template,
         Err(error) => {
             let TemplateError { line, why } = explain(&error);
-            let hint = "`{{` and `{%` begin a template; write {% raw %}…{% endraw %} around those of the shell";
+            let hint =
+                "`{{` and `{%` begin a template; write {% raw %}…{% endraw %} around those of the shell";
             return Some((format!("line {line} of the command is not a template: {why}"), hint.to_owned()));
         }
     };
@@ -214,7 +215,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_template_is_known_before_it_is_rendered() {
-        assert_eq!(problem("echo {{ name }} {% for i in range(3) %}{{ i }}{% endfor %} ${HOME:-/root} ${#array}"), None);
+        assert_eq!(
+            problem("echo {{ name }} {% for i in range(3) %}{{ i }}{% endfor %} ${HOME:-/root} ${#array}"),
+            None
+        );
         for text in ["echo {{ name", "echo {{ nmae }}", "{% if %}"] {
             assert!(problem(text).is_some(), "{text}");
         }

@@ -40,7 +40,9 @@ fn step(step: &str) -> String {
 }
 
 fn check(check: &str) -> String {
-    format!("{HEAD}components: {{ database: {{ sqlite: app.db }}, tree: {{ files: /srv }} }}\nchecks:\n  asked: {check}\n")
+    format!(
+        "{HEAD}components: {{ database: {{ sqlite: app.db }}, tree: {{ files: /srv }} }}\nchecks:\n  asked: {check}\n"
+    )
 }
 
 #[test]
@@ -116,7 +118,7 @@ scenarios:
       - run: echo
         restore: tree
 "
-        .to_owned()
+        .to_owned(),
     )]);
     insta::assert_snapshot!(told);
 }
@@ -132,11 +134,14 @@ fn keys() {
         ("a key of another kind", head("components: { a: { files: a, exports: { dump.sql: dump } } }\n")),
         ("a key that is needed", head("components: { a: { command: pg_dump } }\n")),
         ("a key in camel case", head("components: { a: { files: a, mayBeEmpty: true } }\n")),
-        ("kinds that are not yet supported", head(
-            "components:\n  a: { postgres: app, rpo: 1h }\n  b: { redis: { url: x } }\n\
+        (
+            "kinds that are not yet supported",
+            head(
+                "components:\n  a: { postgres: app, rpo: 1h }\n  b: { redis: { url: x } }\n\
              services:\n  c: { compose: { file: docker-compose.yml, service: c } }\n\
-             checks:\n  d: { dns: example.org }\n"
-        )),
+             checks:\n  d: { dns: example.org }\n",
+            ),
+        ),
         ("no version and no name", "components: { a: { files: a } }\n".into()),
         ("another version", "lifeboat: 2\nname: a\n".into()),
     ]);
@@ -187,7 +192,10 @@ fn late_values_and_templates() {
         ("no name", head("repository: { location: \"${env:}\" }\n")),
         ("an unknown thing about the host", step("dns: { record: a.example.org, value: \"${host:ip}\" }")),
         ("a secret in a command", step("run: curl -u admin:${env:TOKEN} http://localhost")),
-        ("a secret in an argument", head("components: { a: { command: [dump, \"${file:pw}\"], restore: cat } }\n")),
+        (
+            "a secret in an argument",
+            head("components: { a: { command: [dump, \"${file:pw}\"], restore: cat } }\n"),
+        ),
         ("an unknown value", step("run: echo {{ componnets.database.sqlite }}")),
         ("a template that does not end", step("run: docker ps --format '{{ .Names'")),
         ("a shell's braces", step("run: \"docker ps --format '{{.Names}}'\"")),
@@ -215,9 +223,12 @@ fn names_that_nothing_has() {
         ("sql", check("{ sql: { component: databas, query: select 1, equals: 1 } }")),
         ("sql of files", check("{ sql: { component: tree, query: select 1, equals: 1 } }")),
         ("try", step("try: { until: alife, attempts: [ [ wait: 1s ] ] }")),
-        ("a component that could not be read is there all the same", format!(
-            "{HEAD}components:\n  a: {{ sqlite: a.db, rpo: soon }}\nscenarios:\n  b: {{ steps: [ restore: a, restore: c ] }}\n"
-        )),
+        (
+            "a component that could not be read is there all the same",
+            format!(
+                "{HEAD}components:\n  a: {{ sqlite: a.db, rpo: soon }}\nscenarios:\n  b: {{ steps: [ restore: a, restore: c ] }}\n"
+            ),
+        ),
     ]);
     insta::assert_snapshot!(told);
 }
@@ -226,14 +237,26 @@ fn names_that_nothing_has() {
 fn circles_and_clashes() {
     let service = |name: &str, needs: &str| format!("  {name}: {{ process: ./{name}, needs: [{needs}] }}\n");
     let services = |all: &[(&str, &str)]| {
-        head(&format!("services:\n{}", all.iter().map(|(name, needs)| service(name, needs)).collect::<String>()))
+        head(&format!(
+            "services:\n{}",
+            all.iter().map(|(name, needs)| service(name, needs)).collect::<String>()
+        ))
     };
     let told = told(&[
-        ("three in a circle", services(&[("dns", "web"), ("proxy", "dns"), ("web", "proxy"), ("mail", "web")])),
+        (
+            "three in a circle",
+            services(&[("dns", "web"), ("proxy", "dns"), ("web", "proxy"), ("mail", "web")]),
+        ),
         ("two circles", services(&[("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")])),
         ("itself", services(&[("a", "a")])),
-        ("scenarios", head("scenarios:\n  a: { steps: [ recover: b ] }\n  b: { steps: [ group: [ recover: a ] ] }\n")),
-        ("a service and a component", head("components: { db: { files: a } }\nservices: { db: { process: a } }\n")),
+        (
+            "scenarios",
+            head("scenarios:\n  a: { steps: [ recover: b ] }\n  b: { steps: [ group: [ recover: a ] ] }\n"),
+        ),
+        (
+            "a service and a component",
+            head("components: { db: { files: a } }\nservices: { db: { process: a } }\n"),
+        ),
         ("all", head("components: { all: { files: a } }\n")),
     ]);
     insta::assert_snapshot!(told);
@@ -255,13 +278,28 @@ fn checks() {
         ("no status", check("{ http: \"http://localhost\", expect: { status: [20, 6xx] } }")),
         ("no JMESPath", check("{ http: \"http://localhost\", expect: { json: \"length(@\" } }")),
         ("no regular expression", check("{ command: id, expect: { stdout: { matches: \"(root\" } } }")),
-        ("a regular expression of anything", check("{ command: id, expect: { stdout: { matches: \".*\" } } }")),
-        ("two expectations of a text", check("{ command: id, expect: { stdout: { contains: a, equals: b } } }")),
+        (
+            "a regular expression of anything",
+            check("{ command: id, expect: { stdout: { matches: \".*\" } } }"),
+        ),
+        (
+            "two expectations of a text",
+            check("{ command: id, expect: { stdout: { contains: a, equals: b } } }"),
+        ),
         ("a misspelt expectation of a text", check("{ command: id, expect: { stdout: { contain: a } } }")),
         ("a certificate without TLS", check("{ http: \"http://localhost\", expect: { tls_days: 14 } }")),
-        ("a method in small letters", check("{ http: \"http://localhost\", method: post, expect: { status: 200 } }")),
-        ("several answers", check("{ sql: { component: database, query: select 1, equals: 1, empty: true } }")),
-        ("an impossible answer", check("{ sql: { component: database, query: select 1, at_least: 2, at_most: 1 } }")),
+        (
+            "a method in small letters",
+            check("{ http: \"http://localhost\", method: post, expect: { status: 200 } }"),
+        ),
+        (
+            "several answers",
+            check("{ sql: { component: database, query: select 1, equals: 1, empty: true } }"),
+        ),
+        (
+            "an impossible answer",
+            check("{ sql: { component: database, query: select 1, at_least: 2, at_most: 1 } }"),
+        ),
         ("no digest", check("{ file: /etc/passwd, expect: { sha256: abc } }")),
         ("a file that is and is not", check("{ file: /etc/passwd, expect: { exists: false, size_min: 1 } }")),
         ("no port", check("{ tcp: localhost }")),
@@ -307,18 +345,27 @@ fn environments() {
     let told = told(&[
         ("no mapping", head("environments: [staging]\n")),
         ("an environment that is no mapping", head("environments: { staging: yes }\n")),
-        ("wrong in an environment only", head(
-            "components: { a: { files: a, rpo: 1h } }\n\
-             environments:\n  staging:\n    components:\n      a:\n        rpo: soon\n        sqlite: b.db\n"
-        )),
-        ("taken away and needed", head(
-            "components: { a: { files: a } }\nscenarios: { b: { steps: [ restore: a ] } }\n\
-             environments: { staging: { components: { a: ~ } } }\n"
-        )),
-        ("wrong everywhere is told once", head(
-            "components: { a: { files: a, rpo: soon } }\n\
-             environments: { staging: { name: b }, production: { name: c } }\n"
-        )),
+        (
+            "wrong in an environment only",
+            head(
+                "components: { a: { files: a, rpo: 1h } }\n\
+             environments:\n  staging:\n    components:\n      a:\n        rpo: soon\n        sqlite: b.db\n",
+            ),
+        ),
+        (
+            "taken away and needed",
+            head(
+                "components: { a: { files: a } }\nscenarios: { b: { steps: [ restore: a ] } }\n\
+             environments: { staging: { components: { a: ~ } } }\n",
+            ),
+        ),
+        (
+            "wrong everywhere is told once",
+            head(
+                "components: { a: { files: a, rpo: soon } }\n\
+             environments: { staging: { name: b }, production: { name: c } }\n",
+            ),
+        ),
     ]);
     insta::assert_snapshot!(told);
     let error = Plan::parse(&head("environments: { staging: {} }\n"), "lifeboat.yaml", Some("stagin"));

@@ -1,6 +1,10 @@
 //! What the schema's tests need: YAML as JSON, and a validator for the keywords that our schema uses. It panics at a
 //! keyword that it does not know, so that no rule of the schema goes unlooked at.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use regex::Regex;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value, json};
 
@@ -61,7 +65,8 @@ pub fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
 
 fn holds(root: &Value, rules: &Map<String, Value>, keyword: &str, rule: &Value, value: &Value) -> bool {
     let valid = |schema: &Value, value: &Value| is_valid(root, schema, value);
-    let each = || rule.as_array().expect("a list of schemas").iter().filter(|schema| valid(schema, value)).count();
+    let each =
+        || rule.as_array().expect("a list of schemas").iter().filter(|schema| valid(schema, value)).count();
     let object = value.as_object();
     match keyword {
         "$ref" => {
@@ -76,18 +81,23 @@ fn holds(root: &Value, rules: &Map<String, Value>, keyword: &str, rule: &Value, 
         "const" => rule == value,
         "type" => match rule {
             Value::String(name) => has_type(value, name),
-            names => names.as_array().expect("a list").iter().any(|name| has_type(value, name.as_str().expect("text"))),
+            names => names
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|name| has_type(value, name.as_str().expect("text"))),
         },
-        "pattern" => value.as_str().is_none_or(|text| {
-            regex::Regex::new(rule.as_str().expect("text")).expect("a pattern").is_match(text)
-        }),
+        "pattern" => value.as_str().is_none_or(|text| matches(rule.as_str().expect("text"), text)),
         "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().expect("a number")),
         "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().expect("a number")),
         "items" => value.as_array().is_none_or(|items| items.iter().all(|item| valid(rule, item))),
-        "minItems" => value.as_array().is_none_or(|items| items.len() as u64 >= rule.as_u64().expect("a number")),
+        "minItems" => {
+            value.as_array().is_none_or(|items| items.len() as u64 >= rule.as_u64().expect("a number"))
+        }
         "required" => {
             let keys = rule.as_array().expect("a list");
-            object.is_none_or(|object| keys.iter().all(|key| object.contains_key(key.as_str().expect("text"))))
+            object
+                .is_none_or(|object| keys.iter().all(|key| object.contains_key(key.as_str().expect("text"))))
         }
         "properties" => object.is_none_or(|object| {
             let rules = rule.as_object().expect("an object");
@@ -95,10 +105,13 @@ fn holds(root: &Value, rules: &Map<String, Value>, keyword: &str, rule: &Value, 
         }),
         "additionalProperties" => object.is_none_or(|object| {
             let known = rules.get("properties").and_then(Value::as_object);
-            let mut others = object.iter().filter(|(key, _)| known.is_none_or(|known| !known.contains_key(*key)));
+            let mut others =
+                object.iter().filter(|(key, _)| known.is_none_or(|known| !known.contains_key(*key)));
             others.all(|(_, value)| valid(rule, value))
         }),
-        "propertyNames" => object.is_none_or(|object| object.keys().all(|key| valid(rule, &key.as_str().into()))),
+        "propertyNames" => {
+            object.is_none_or(|object| object.keys().all(|key| valid(rule, &key.as_str().into())))
+        }
         "dependentSchemas" => object.is_none_or(|object| {
             let rules = rule.as_object().expect("an object");
             rules.iter().all(|(key, schema)| !object.contains_key(key) || valid(schema, value))
@@ -106,6 +119,14 @@ fn holds(root: &Value, rules: &Map<String, Value>, keyword: &str, rule: &Value, 
         "description" | "default" | "title" | "$schema" | "$defs" => true,
         unknown => panic!("the schema uses {unknown}, which its tests cannot judge"),
     }
+}
+
+/// Compiles each pattern once: the tests ask a million times.
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().expect("no test panics in here");
+    let compile = || Regex::new(pattern).expect("a pattern");
+    compiled.entry(pattern.to_owned()).or_insert_with(compile).is_match(text)
 }
 
 fn has_type(value: &Value, name: &str) -> bool {

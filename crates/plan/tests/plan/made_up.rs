@@ -10,7 +10,8 @@ fn answer(text: &str) {
     match Plan::parse(text, "lifeboat.yaml", None) {
         Ok(plan) => {
             let again = Plan::parse(&plan.to_json().to_string(), "lifeboat.yaml", None);
-            let again = again.unwrap_or_else(|error| panic!("{error}\nis wrong with what was written of\n{text}"));
+            let again =
+                again.unwrap_or_else(|error| panic!("{error}\nis wrong with what was written of\n{text}"));
             assert_eq!(again.digest(), plan.digest());
             for name in plan.scenarios.names() {
                 plan.scenario_digest(name).expect("it is there");
@@ -69,7 +70,8 @@ proptest! {
 
 #[test]
 fn what_recurses_is_bounded() {
-    let deep = |open: &str, close: &str, count: usize| format!("{}a{}", open.repeat(count), close.repeat(count));
+    let deep =
+        |open: &str, close: &str, count: usize| format!("{}a{}", open.repeat(count), close.repeat(count));
     let check = |json: &str| {
         format!("lifeboat: 1\nname: a\nchecks: {{ a: {{ http: 'http://a', expect: {{ json: '{json}' }} }} }}")
     };

@@ -29,27 +29,26 @@ fn right_plans_are_valid_under_the_schema() {
     }
 }
 
-/// Every value of two large plans is taken away, renamed, and replaced by values of every other kind, one at a time:
+/// Every value of a large plan is taken away, renamed, and replaced by values of every other kind, one at a time:
 /// what the parser takes, the schema must take. The parser refuses more, because it knows what names refer to.
 #[test]
 fn whatever_the_parser_takes_the_schema_takes() {
     let schema = schema();
-    let (mut taken, mut refused) = (0, 0);
-    for text in [HUB, EVERYTHING] {
-        let plan = of_yaml(text);
-        for changed in changes(&plan) {
-            let parsed = Plan::parse(&changed.to_string(), "lifeboat.yaml", None);
-            let valid = is_valid(&schema, &schema, &changed);
-            match parsed {
-                Ok(_) => {
-                    assert!(valid, "the parser takes it and the schema does not:\n{changed:#}");
-                    taken += 1;
-                }
-                Err(_) => refused += 1,
+    let (mut taken, mut refused, mut disagreements) = (0, 0, Vec::new());
+    for (what, changed) in changes(&of_yaml(EVERYTHING)) {
+        match Plan::parse(&changed.to_string(), "lifeboat.yaml", None) {
+            Ok(_) => {
+                disagreements.extend((!is_valid(&schema, &schema, &changed)).then_some(what));
+                taken += 1;
             }
+            Err(_) => refused += 1,
         }
     }
-    assert!(taken > 500 && refused > 5000, "{taken} taken, {refused} refused: the plans have too little in them");
+    assert!(disagreements.is_empty(), "only the parser takes:\n{}", disagreements.join("\n"));
+    assert!(
+        taken > 300 && refused > 2000,
+        "{taken} taken, {refused} refused: the plans have too little in them"
+    );
 }
 
 /// A key that nobody knows, in each mapping that has known keys.
@@ -76,7 +75,8 @@ fn an_unknown_key_is_refused_by_both() {
 #[test]
 fn kinds_are_told_apart_by_the_schema_too() {
     let schema = schema();
-    let component = |component: Value| json!({ "lifeboat": 1, "name": "a", "components": { "a": component } });
+    let component =
+        |component: Value| json!({ "lifeboat": 1, "name": "a", "components": { "a": component } });
     for (right, value) in [
         (true, json!({ "files": "a" })),
         (true, json!({ "env_files": ["a"] })),
@@ -122,20 +122,16 @@ fn schema() -> Value {
 }
 
 /// Gives the plan with each of its values taken away, renamed, or replaced.
-fn changes(plan: &Value) -> Vec<Value> {
+fn changes(plan: &Value) -> Vec<(String, Value)> {
     let others = [
         json!(null),
         json!(true),
-        json!(0),
         json!(7.5),
         json!("a"),
         json!("5m"),
-        json!("alive"),
-        json!(""),
         json!([]),
         json!(["a"]),
         json!({}),
-        json!({ "a": "a" }),
         json!({ "check": "a" }),
     ];
     let mut changed = Vec::new();
@@ -143,11 +139,12 @@ fn changes(plan: &Value) -> Vec<Value> {
         for other in &others {
             let mut with_other = plan.clone();
             *with_other.pointer_mut(&path).expect("the path is of this plan") = other.clone();
-            changed.push(with_other);
+            changed.push((format!("{path} = {other}"), with_other));
         }
         let Some((parent, key)) = path.rsplit_once('/') else { continue };
         let key = key.replace("~1", "/").replace("~0", "~");
         for new_key in [None, Some(format!("{key}s"))] {
+            let what = format!("{path} → {new_key:?}");
             let mut without = plan.clone();
             match without.pointer_mut(parent).expect("the path is of this plan") {
                 Value::Object(object) => {
@@ -159,7 +156,7 @@ fn changes(plan: &Value) -> Vec<Value> {
                 Value::Array(items) => drop(items.remove(key.parse().expect("an index"))),
                 _ => unreachable!("it has a child"),
             }
-            changed.push(without);
+            changed.push((what, without));
         }
     }
     changed
@@ -168,8 +165,13 @@ fn changes(plan: &Value) -> Vec<Value> {
 /// Gives JSON pointers to all values, environments aside.
 fn paths(plan: &Value) -> Vec<String> {
     let mut paths = Vec::new();
-    let plan: Map<String, Value> =
-        plan.as_object().expect("a plan").clone().into_iter().filter(|(key, _)| key != "environments").collect();
+    let plan: Map<String, Value> = plan
+        .as_object()
+        .expect("a plan")
+        .clone()
+        .into_iter()
+        .filter(|(key, _)| key != "environments")
+        .collect();
     add_paths(&plan.into(), "", &mut paths);
     paths
 }

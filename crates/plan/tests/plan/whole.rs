@@ -75,7 +75,9 @@ fn services_boot_in_stages() {
     let plan = read(EVERYTHING);
     let all = plan.boot_order(&Selection::All);
     assert_eq!(all, [vec!["names"], vec!["proxy", "worker"], vec!["app"]]);
-    let Action::Boot(boot) = &plan.scenario("all-of-it").expect("it is there").steps[4].action else { panic!() };
+    let Action::Boot(boot) = &plan.scenario("all-of-it").expect("it is there").steps[4].action else {
+        panic!()
+    };
     let Selection::These(names) = &boot.boot else { panic!("{boot:?}") };
     let worker = Selection::These(names[1..].to_vec());
     assert_eq!(plan.boot_order(&worker), [vec!["names"], vec!["worker"]]);
@@ -92,7 +94,10 @@ fn what_a_scenario_stands_on_is_known() {
     let reach = read(HUB).reach("keys-leaked").expect("it is there");
     assert_eq!(reach.components, ["database", "config"]);
     let reach = plan.reach_of_service("worker").expect("it is there");
-    assert_eq!((reach.services, reach.components), (vec!["names".into(), "worker".into()], vec!["tree".into()]));
+    assert_eq!(
+        (reach.services, reach.components),
+        (vec!["names".into(), "worker".into()], vec!["tree".into()])
+    );
 }
 
 #[test]
@@ -132,7 +137,11 @@ fn a_digest_tells_what_changed() {
     assert_ne!(plan.digest(), changed.digest());
     let of = |plan: &Plan, name: &str| plan.scenario_digest(name).expect("it is there");
     assert_ne!(of(&plan, "server-lost"), of(&changed, "server-lost"));
-    assert_eq!(of(&plan, "data-deleted"), of(&changed, "data-deleted"), "it has nothing to do with that step");
+    assert_eq!(
+        of(&plan, "data-deleted"),
+        of(&changed, "data-deleted"),
+        "it has nothing to do with that step"
+    );
     let query = read(&HUB.replace("pragma integrity_check", "pragma quick_check"));
     assert_ne!(of(&plan, "data-deleted"), of(&query, "data-deleted"), "a check of it changed");
     assert_ne!(of(&plan, "server-lost"), of(&read_in(HUB, Some("staging")), "server-lost"));
