@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`local`], [`memory`], `s3` | the stores |
 //! | [`location`] | what a user writes to name a store |
-//! | [`retry`], [`limit`], [`fault`], `dry_run` | the wrappers |
+//! | [`retry`], [`limit`], [`fault`], `dry_run`, `outside` | the wrappers |
 //! | [`clock`] | time as the wrappers see it, so that tests need not wait |
 //! | [`conformance`] | what every store and wrapper has to pass; panics, for tests only |
 
@@ -23,6 +23,7 @@ pub mod limit;
 pub mod local;
 pub mod location;
 pub mod memory;
+mod outside;
 pub mod retry;
 #[cfg(feature = "s3")]
 pub mod s3;
@@ -34,6 +35,7 @@ pub use limit::Limit;
 pub use local::Local;
 pub use location::Location;
 pub use memory::Memory;
+pub use outside::Outside;
 pub use retry::Retry;
 #[cfg(feature = "s3")]
 pub use s3::S3;

@@ -7,6 +7,7 @@ mod fault;
 mod limit;
 mod local;
 mod memory;
+mod outside;
 mod retry;
 #[cfg(feature = "s3")]
 mod s3;
