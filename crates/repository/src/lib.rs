@@ -33,6 +33,7 @@ mod reader;
 pub mod repair;
 mod repository;
 pub mod restore;
+pub mod sidecar;
 mod snapshots;
 pub mod stats;
 mod trees;

@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod file;
+mod members;
 mod node;
 mod pool;
 mod select;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use members::{Member, MemberContent, MemberTotals, OpenStream, StreamAttributes};
 pub use select::{IfPresent, Selection};
 
 use crate::event::{Context, Event, Task};
@@ -51,6 +53,8 @@ pub enum Source<'a> {
         /// snapshot is written.
         finish: Box<dyn FnOnce() -> std::result::Result<(), String> + Send + 'a>,
     },
+    /// Several things of different kinds, each at a path of the snapshot's own.
+    Members(Vec<Member<'a>>),
 }
 
 /// With what a backup compares to find what has changed.
@@ -133,6 +137,11 @@ pub struct BackupReport {
     pub problems: Vec<SourceProblem>,
     /// Old checkpoints that this backup could start from.
     pub resumed: bool,
+    /// What of each member is in the snapshot, in the order in which the members were given.
+    ///
+    /// The whole content is summed up by the id of the snapshot's tree: the same id means the same bytes, names
+    /// and attributes.
+    pub members: Vec<MemberTotals>,
 }
 
 /// How often a long run saves the trees finished so far.
@@ -205,6 +214,7 @@ fn backup_locked(
             run.paths(&paths, |tree| checkpoint::save(repository, &writer, &snapshot, tree))
         }
         Source::Stream { name, reader, finish } => run.stream(&name, reader, finish),
+        Source::Members(_) => Err(Error::Refused("members are not taken yet".into())),
     };
     let walk::Finished { tree, counts, problems } = saved?;
     let totals = writer.finish()?;
@@ -217,7 +227,13 @@ fn backup_locked(
     let resumed = !checkpoints.is_empty();
     checkpoint::remove(repository, &snapshot)?;
     context.tell(Event::End(Task::Backup));
-    Ok(BackupReport { snapshot: SnapshotEntry { id, snapshot }, summary, problems, resumed })
+    Ok(BackupReport {
+        snapshot: SnapshotEntry { id, snapshot },
+        summary,
+        problems,
+        resumed,
+        members: Vec::new(),
+    })
 }
 
 impl Source<'_> {
@@ -225,6 +241,7 @@ impl Source<'_> {
     fn snapshot_paths(&self) -> Result<Vec<String>> {
         let paths = match self {
             Self::Stream { name, .. } => vec![PathBuf::from("/").join(name)],
+            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
             Self::Paths(paths) => paths
                 .iter()
                 .map(|path| std::path::absolute(path).map_err(|error| Error::io("resolve", path, error)))
