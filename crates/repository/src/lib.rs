@@ -50,6 +50,6 @@ pub use lock::{Lock, LockKind, LockOptions};
 pub use reader::BlobReader;
 pub use repository::{Clock, FileKind, InitOptions, Repository};
 pub use snapshots::{Failures, SnapshotEntry, SnapshotFilter};
-pub use trees::{Descend, Met, find_directory, walk_in_order};
+pub use trees::{Descend, Met, find_directory, find_entry, walk_in_order};
 pub use users::Users;
 pub use writer::{BlobWriter, Saved, WriterOptions, WriterTotals};

@@ -37,7 +37,9 @@ use crate::event::{Context, Event, Task};
 use crate::format::{Snapshot, SnapshotSummary, Time};
 use crate::lock::{Lock, LockOptions, hostname};
 use crate::writer::{BlobWriter, WriterOptions};
-use crate::{Error, FileKind, Id, Index, Repository, Result, SnapshotEntry, SnapshotFilter, Users};
+use crate::{
+    BlobReader, Error, FileKind, Id, Index, Repository, Result, SnapshotEntry, SnapshotFilter, Users,
+};
 
 /// What is backed up.
 pub enum Source<'a> {
@@ -187,8 +189,9 @@ fn backup_locked(
     let parent = find_parent(repository, options.parent, &host, &paths)?;
     let checkpoints = checkpoint::find(repository, options.parent, &host, &paths)?;
     let index = Arc::new(Index::load(repository, context)?);
+    let before = parent.as_ref().map(|parent| parent.snapshot.tree);
     let mut parents: Vec<Id> = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tree).collect();
-    parents.extend(parent.as_ref().map(|parent| parent.snapshot.tree));
+    parents.extend(before);
 
     context.tell(Event::Begin(Task::Backup));
     let writer = BlobWriter::new(repository, Arc::clone(&index), lock, options.writer);
@@ -208,15 +211,22 @@ fn backup_locked(
         program_version: options.program_version.clone(),
         summary: None,
     };
-    let run = walk::Run::new(repository, &index, &writer, options, users, parents, context)?;
+    let member_paths = source.member_paths();
+    let run =
+        walk::Run::new(repository, &index, &writer, options, users, parents, member_paths.len(), context)?;
+    let save_checkpoint = |tree| checkpoint::save(repository, &writer, &snapshot, tree);
     let saved = match source {
-        Source::Paths(paths) => {
-            run.paths(&paths, |tree| checkpoint::save(repository, &writer, &snapshot, tree))
-        }
+        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, save_checkpoint),
         Source::Stream { name, reader, finish } => run.stream(&name, reader, finish),
-        Source::Members(_) => Err(Error::Refused("members are not taken yet".into())),
+        Source::Members(members) => {
+            let reader = BlobReader::new(repository, &index);
+            let before = members::Before { repository, reader: &reader, tree: before, context };
+            run.targets(members::arrange(members, &before)?, save_checkpoint)
+        }
     };
     let walk::Finished { tree, counts, problems } = saved?;
+    let members = member_paths.into_iter().zip(counts.members());
+    let members = members.map(|(path, totals)| totals.of_member(path)).collect::<Vec<_>>();
     let totals = writer.finish()?;
     snapshot.tree = tree;
     let summary = counts.summary(start, repository.now(), totals);
@@ -252,6 +262,15 @@ impl Source<'_> {
         paths.sort_unstable();
         paths.dedup();
         Ok(paths)
+    }
+}
+
+impl Source<'_> {
+    fn member_paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
+            Self::Paths(_) | Self::Stream { .. } => Vec::new(),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ mod walk;
 mod work;
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::filter::Patterns;
 use crate::format::{BlobKind, Node, NodeKind, parse_tree};
@@ -135,27 +135,6 @@ pub fn find_subtree(reader: &BlobReader<'_>, tree: Id, path: &Path) -> Result<Su
         }
     }
     Ok(Subtree::Dir(current))
-}
-
-/// Finds the entry at `path` below `tree`, a directory as any other; its node has what a snapshot says of it.
-///
-/// Fails with [`Error::NoSuchSnapshot`] when there is none, and for `/`, which is no entry of anything.
-pub fn find_entry(reader: &BlobReader<'_>, tree: Id, path: &Path) -> Result<Node> {
-    let missing = || Error::NoSuchSnapshot(format!("the snapshot has no {}", path.display()));
-    let (mut current, mut found) = (Some(tree), None);
-    for name in path.components() {
-        let name = match name {
-            Component::Normal(name) => name.as_bytes(),
-            Component::RootDir | Component::CurDir => continue,
-            Component::ParentDir | Component::Prefix(_) => return Err(missing()),
-        };
-        let nodes = read_tree(reader, &current.ok_or_else(missing)?)?;
-        let node = nodes.into_iter().find(|node| node.name == name).ok_or_else(missing)?;
-        current = node.subtree;
-        found = Some(node);
-    }
-    found
-        .ok_or_else(|| Error::NoSuchSnapshot("the root of a snapshot is no entry; name what is in it".into()))
 }
 
 fn read_tree(reader: &BlobReader<'_>, id: &Id) -> Result<Vec<Node>> {
@@ -377,7 +356,7 @@ impl<'a> RestorePlan<'a> {
 
 /// Restores what the snapshot with the tree `tree` has at `path` to exactly the path `target`.
 ///
-/// The one call for [`find_entry`], [`RestorePlan::to_exact_path`] and [`RestorePlan::execute`], which say how it
+/// The one call for [`find_entry`](crate::find_entry), [`RestorePlan::to_exact_path`] and [`RestorePlan::execute`], which say how it
 /// fails. The restore is complete only when the report has no problems.
 pub fn restore_to(
     repository: &Repository,
@@ -387,7 +366,7 @@ pub fn restore_to(
     options: RestoreOptions,
     context: Context<'_>,
 ) -> Result<RestoreReport> {
-    let entry = find_entry(&BlobReader::new(repository, index), tree, path)?;
+    let entry = crate::find_entry(&BlobReader::new(repository, index), tree, path)?;
     RestorePlan::to_exact_path(repository, index, entry, target, options, context)?.execute(context)
 }
 
