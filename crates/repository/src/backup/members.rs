@@ -175,7 +175,7 @@ pub(super) struct Streams<'a> {
 const BLOCK_BYTES_MAX: u32 = 8 << 20;
 
 /// Arranges members in a tree; finds what is taken over `before`, the root tree of the snapshot before.
-pub(super) fn arrange<'a>(members: Vec<Member<'a>>, before: &Before<'_>) -> Result<Target<'a>> {
+pub(super) fn arrange<'m: 'a, 'a>(members: Vec<Member<'m>>, before: &Before<'_>) -> Result<Target<'a>> {
     let mut root = Target::default();
     let mut sums = Sums::new(before.reader.index());
     for (number, Member { path, content }) in members.into_iter().enumerate() {
@@ -188,6 +188,8 @@ pub(super) fn arrange<'a>(members: Vec<Member<'a>>, before: &Before<'_>) -> Resu
             }
             MemberContent::Stream { attributes, block_bytes, open, size } => {
                 let chunker = block_bytes.map(|bytes| blocks(&path, bytes)).transpose()?;
+                // The walk is shorter than the members' own life, which the type of a function cannot show.
+                let open: OpenStream<'a> = Box::new(move || Ok(open()?));
                 (path.clone(), Whole::Stream(Box::new(StreamSource { attributes, chunker, open, size })))
             }
             MemberContent::AsBefore => {

@@ -237,13 +237,7 @@ fn backup_locked(
     let resumed = !checkpoints.is_empty();
     checkpoint::remove(repository, &snapshot)?;
     context.tell(Event::End(Task::Backup));
-    Ok(BackupReport {
-        snapshot: SnapshotEntry { id, snapshot },
-        summary,
-        problems,
-        resumed,
-        members: Vec::new(),
-    })
+    Ok(BackupReport { snapshot: SnapshotEntry { id, snapshot }, summary, problems, resumed, members })
 }
 
 impl Source<'_> {

@@ -202,11 +202,11 @@ fn check_sidecar(repository: &Repository, report: &mut CheckReport, context: Con
             Err(error) => return Err(error),
         };
         let finding = Finding::SidecarDamaged { name: name.clone(), why };
-        findings.lock().expect("no holder panics").push((name, finding));
+        findings.lock().expect("no holder panics").push((name.clone(), finding));
         Ok(())
     })?;
     let mut findings = findings.into_inner().expect("no holder panics");
-    findings.sort_unstable_by_key(|(name, _)| *name);
+    findings.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     report.findings.extend(findings.into_iter().map(|(_, finding)| finding));
     Ok(())
 }
