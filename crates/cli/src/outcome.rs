@@ -195,6 +195,8 @@ fn hints(error: &Error) -> Vec<String> {
             "wait for the other process with --retry-lock 10m",
             "if that process is surely gone, remove its lock with `lifeboat repository unlock`",
         ],
+        Error::NotAsBefore { .. } => &["take it in anew instead"],
+        Error::SidecarDiffers { .. } => &["run `lifeboat repository check`"],
         Error::LockLost { .. } => &[
             "what was saved so far is safe; see that no clock jumps and nobody runs `unlock --all`, and try again",
         ],
