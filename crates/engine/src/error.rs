@@ -46,6 +46,9 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// It was tried and failed, for this reason.
+    #[error("{0}")]
+    Failed(String),
     /// A file of Lifeboat's own could not be read or written.
     #[error("failed to {action} {path}: {source}", path = .path.display())]
     Io {

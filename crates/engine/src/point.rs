@@ -24,10 +24,10 @@ const VERSION: u32 = 1;
 pub struct Point {
     /// The version of this record.
     pub version: u32,
-    /// The snapshot's id in hexadecimal.
-    pub snapshot: String,
-    /// The tree of that snapshot, in hexadecimal.
-    pub tree: String,
+    /// The snapshot's id.
+    pub snapshot: Id,
+    /// The tree of that snapshot.
+    pub tree: Id,
     /// The estate: the plan's name.
     pub estate: String,
     /// The component's name in the plan.
@@ -60,28 +60,9 @@ impl Point {
         self.recorded.instant
     }
 
-    /// The snapshot's id.
-    pub fn snapshot_id(&self) -> Result<Id> {
-        id(&self.snapshot, &self.name())
-    }
-
-    /// The id of its tree.
-    pub fn tree_id(&self) -> Result<Id> {
-        id(&self.tree, &self.name())
-    }
-
-    /// The first characters of the snapshot's id, as people use it.
-    pub fn short(&self) -> &str {
-        self.snapshot.get(..8).unwrap_or(&self.snapshot)
-    }
-
     fn name(&self) -> String {
-        format!("{DIRECTORY}/{}", self.snapshot)
+        format!("{DIRECTORY}/{}", self.snapshot.to_hex())
     }
-}
-
-fn id(hex: &str, record: &str) -> Result<Id> {
-    Id::from_hex(hex).ok_or_else(|| Error::damaged(record, format!("{hex} is no id of a snapshot")))
 }
 
 /// Writes the record of a point, which makes it one.

@@ -48,6 +48,13 @@ pub enum Work {
         /// The moves.
         swap: SwapPlan,
     },
+    /// Removes what was restored only to be proven.
+    Discard {
+        /// The component.
+        component: String,
+        /// A directory of this run's own.
+        directory: std::path::PathBuf,
+    },
     /// Starts a service.
     Start {
         /// Which.
