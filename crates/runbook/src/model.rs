@@ -315,7 +315,7 @@ fn find<'a>(mut steps: impl Iterator<Item = &'a Step>, id: &StepId) -> Option<&'
     })
 }
 
-pub(crate) fn visit<'a>(step: &'a Step, depth: usize, each: &mut dyn FnMut(&'a Step, usize)) {
+fn visit<'a>(step: &'a Step, depth: usize, each: &mut dyn FnMut(&'a Step, usize)) {
     each(step, depth);
     step.all_children().for_each(|child| visit(child, depth + 1, each));
 }

@@ -18,6 +18,11 @@ pub trait Observer: Sync {
     fn progress(&self, step: &StepId, progress: &Progress) {
         let _ = (step, progress);
     }
+
+    /// Something beside the run does not work, and the run goes on without it: orders cannot be read.
+    fn trouble(&self, message: &str) {
+        let _ = message;
+    }
 }
 
 /// Nobody watches.

@@ -1,12 +1,15 @@
 //! The state of a run: what the journal's events amount to, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actions::{Answer, Failure, Performed};
 use crate::event::{Decision, Incarnation, Outcome, Question, RunBegun};
 use crate::model::{Runbook, StepId};
 
+mod apply;
+mod orders;
 mod verdict;
 mod views;
 
@@ -16,7 +19,7 @@ pub use views::{PhaseTime, StepView, UndoView};
 /// The state of a run. Made from its first entry, changed by [`apply`](State::apply) and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    begun: Box<RunBegun>,
+    begun: Arc<RunBegun>,
     status: RunStatus,
     incarnations: Vec<Incarnated>,
     seq: u64,
@@ -26,9 +29,10 @@ pub struct State {
     paused: Option<Duration>,
     pauses: Vec<Interval>,
     aborted: Option<(String, String)>,
+    /// The ids of the orders that were taken.
     orders: BTreeSet<String>,
+    /// Steps that succeeded, by the time of their last success, without those whose effect was there before.
     succeeded: Vec<StepId>,
-    ended_at: Option<Duration>,
 }
 
 /// Where the run as a whole is.
@@ -85,22 +89,26 @@ pub struct StepState {
     pub failed_attempts: u32,
     /// Whether an attempt was begun of which it is not known how it ended.
     pub open: bool,
+    /// Whether that attempt was begun by a process that is no more.
+    pub interrupted: bool,
     /// Why the last attempt failed, until the next begins.
     pub failure: Option<Failure>,
-    /// When it was started for the first time.
+    /// When it was first started; after it failed and is to be done again, when that began.
     pub first_started: Option<Duration>,
-    /// When its present attempt was started.
+    /// Since when it is at work without interruption.
     pub since: Option<Duration>,
-    /// When it was at work, attempt by attempt.
+    /// When it was at work before.
     pub active: Vec<Interval>,
     /// What it waits for, if a person.
     pub waiting: Option<Waiting>,
-    /// What the last question to a person led to, until the next attempt.
-    pub decision: Option<Decision>,
+    /// What the last question to a person was and what it led to, until the next attempt.
+    pub decision: Option<(Question, Decision)>,
     /// When people were waited for.
     pub waits: Vec<Interval>,
     /// The remedies that were begun: index, and once ended, why it failed if it did.
     pub remedies: BTreeMap<usize, Option<Result<(), Failure>>>,
+    /// Whether a remedy was applied since the last attempt failed, so that the step is to be tried again.
+    pub mended: bool,
     /// The last answer of its check that was written down in the present attempt, and how often it was asked.
     pub answer: Option<(Answer, u64)>,
     /// Who wants it left out and why, until that is done.
@@ -113,6 +121,8 @@ pub struct StepState {
     pub undoing: bool,
     /// Why its undo is stuck, if it is.
     pub undo_failure: Option<Failure>,
+    /// Who wants that undo left out and why, until that is done.
+    pub undo_skip_ordered: Option<(String, String)>,
 }
 
 /// Where a step is.
@@ -231,13 +241,5 @@ impl State {
     /// Who aborted it, and why.
     pub fn aborted(&self) -> Option<(&str, &str)> {
         self.aborted.as_ref().map(|(by, reason)| (by.as_str(), reason.as_str()))
-    }
-}
-
-impl State {
-    /// Replays entries from the first.
-    pub fn replay(entries: &[crate::event::Entry]) -> Result<Self, IllegalEvent> {
-        let _ = entries;
-        unimplemented!("the executor is being written against these types")
     }
 }
