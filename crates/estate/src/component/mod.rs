@@ -13,10 +13,14 @@
 //! What could not be evaluated is *not proven*, never passed.
 
 mod capture;
+mod env_files;
+pub mod files;
+mod glob;
 mod holders;
 mod options;
 mod proof;
 mod restore;
+pub mod sqlite;
 mod tally;
 
 use std::path::PathBuf;
@@ -35,6 +39,7 @@ pub use holders::{Holder, Holders};
 pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, SqliteOptions};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
+pub(crate) use restore::appended;
 pub use tally::{Entry, EntryKind, Tally};
 
 /// A flag by which the caller asks long work to stop; work that stops for it fails with [`crate::Error::Interrupted`].
