@@ -18,6 +18,7 @@ pub mod listener;
 mod proc;
 pub mod secrets;
 pub mod served;
+pub mod service;
 pub mod swap;
 
 pub use error::{Error, Result};

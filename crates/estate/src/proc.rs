@@ -54,14 +54,6 @@ pub(crate) fn is_in_control_group(pid: i32, group: &str) -> bool {
     paths.into_iter().any(|path| Path::new(path).starts_with(group))
 }
 
-/// Tells whether a process numbers processes as we do: it is then on this host, not in a twin.
-///
-/// `None` when it may not be seen.
-pub(crate) fn is_of_this_host(pid: i32) -> Option<bool> {
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    Some(namespace(&pid.to_string())? == namespace("self")?)
-}
-
 /// Names this start of the machine: numbers of processes mean nothing after the next.
 pub(crate) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
