@@ -8,10 +8,17 @@
 //! and takes what was restored beside. The engine carries the bytes. All paths are absolute; for a twin the
 //! engine calls everything here inside the twin's file system.
 
+mod by_hand;
+pub mod check;
 pub mod component;
 mod error;
 pub mod facts;
 pub mod floor;
+pub mod listener;
+mod proc;
+pub mod secrets;
+pub mod served;
+pub mod service;
 pub mod swap;
 
 pub use error::{Error, Result};
