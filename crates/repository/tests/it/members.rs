@@ -20,7 +20,7 @@ use crate::sample::{listed_packs, write_index};
 use crate::support::engine::{On, content, entries, in_memory, init, local, options};
 use crate::support::restic::Restic;
 use crate::support::tree::{assert_same, describe};
-use crate::support::{nasty, noise, text};
+use crate::support::{child, nasty, noise, text};
 
 /// No directory of any machine.
 const NOWHERE: &str = "/no machine has this";
@@ -445,6 +445,52 @@ fn few_streams_are_open_at_once_and_all_are_read() {
         assert!((1..=1.max(threads - 1)).contains(&most), "{most} open with {threads} threads");
         assert_eq!(std::mem::take(&mut *order.lock().unwrap()).len(), 12);
     }
+}
+
+/// Bytes that do not compress, without keeping them.
+struct Noise {
+    state: u64,
+    left: u64,
+}
+
+impl Read for Noise {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        for bytes in buffer[..length].chunks_mut(8) {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            bytes.copy_from_slice(&self.state.to_le_bytes()[..bytes.len()]);
+        }
+        self.left -= length as u64;
+        Ok(length)
+    }
+}
+
+/// In a process of its own, whose memory is that of this backup. It was 141 MiB when this was written.
+#[test]
+fn streams_of_any_size_are_read_in_bounded_memory() {
+    const STREAMS: u64 = 5;
+    const BYTES: u64 = 200 << 20;
+    const MEMORY_KIB_MAX: u64 = 320 << 10;
+    if !child::inside(&[], "members::streams_of_any_size_are_read_in_bounded_memory") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let repository = init(local(directory.path().join("repository")));
+    let list = (1..=STREAMS).map(|number| {
+        reader(format!("/n/{number}"), Some(BYTES), move || {
+            Ok(Box::new(Noise { state: number, left: BYTES }))
+        })
+    });
+    let options = BackupOptions { threads: Some(4), ..options() };
+    let report = try_with(&repository, list.collect(), &options).unwrap();
+    assert_eq!(report.summary.data_added, STREAMS * BYTES);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most_kib: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most_kib < MEMORY_KIB_MAX, "{most_kib} KiB");
+    println!("most memory: {most_kib} KiB");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn simple(source: &Path) {
 /// Everything a file system takes, each entry under another name than its own.
 #[test]
 fn every_kind_of_entry_is_restored_under_another_name() {
-    let scene = Scene::new(|source| nasty::fill_all(source));
+    let scene = Scene::new(nasty::fill_all);
     for name in
         ["contents", "kinds", "times", "names", "links", "contents/holes", "kinds/empty", "kinds/setuid"]
     {
