@@ -10,7 +10,7 @@ mod files;
 mod index;
 mod text;
 
-pub use chunk::{blob, chunks, sealed_file};
+pub use chunk::{blob, chunks, sealed_file, sidecar};
 pub use files::{pack_header, small_files, snapshot, tree};
 pub use index::{index_blobs, index_file};
 pub use text::{name, patterns, time};

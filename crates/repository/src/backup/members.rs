@@ -189,7 +189,7 @@ pub(super) fn arrange<'m: 'a, 'a>(members: Vec<Member<'m>>, before: &Before<'_>)
             MemberContent::Stream { attributes, block_bytes, open, size } => {
                 let chunker = block_bytes.map(|bytes| blocks(&path, bytes)).transpose()?;
                 // The walk is shorter than the members' own life, which the type of a function cannot show.
-                let open: OpenStream<'a> = Box::new(move || Ok(open()?));
+                let open = Box::new(move || open().map(|reader| reader as Box<dyn Read + Send + 'a>));
                 (path.clone(), Whole::Stream(Box::new(StreamSource { attributes, chunker, open, size })))
             }
             MemberContent::AsBefore => {

@@ -212,16 +212,15 @@ fn backup_locked(
         summary: None,
     };
     let member_paths = source.member_paths();
-    let run =
-        walk::Run::new(repository, &index, &writer, options, users, parents, member_paths.len(), context)?;
+    let run = walk::Run::new(repository, &index, &writer, options, users, parents, context)?;
     let save_checkpoint = |tree| checkpoint::save(repository, &writer, &snapshot, tree);
     let saved = match source {
-        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, save_checkpoint),
+        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, 0, save_checkpoint),
         Source::Stream { name, reader, finish } => run.stream(&name, reader, finish),
         Source::Members(members) => {
             let reader = BlobReader::new(repository, &index);
             let before = members::Before { repository, reader: &reader, tree: before, context };
-            run.targets(members::arrange(members, &before)?, save_checkpoint)
+            run.targets(members::arrange(members, &before)?, member_paths.len(), save_checkpoint)
         }
     };
     let walk::Finished { tree, counts, problems } = saved?;

@@ -105,7 +105,6 @@ impl<'a> Run<'a> {
         options: &'a BackupOptions,
         users: Users,
         parents: Vec<Id>,
-        members: usize,
         context: Context<'a>,
     ) -> Result<Self> {
         let chunker = match options.block_bytes.map(|bytes| NonZeroUsize::new(bytes as usize)) {
@@ -121,7 +120,7 @@ impl<'a> Run<'a> {
             pool: Pool::new(),
             streams: Mutex::default(),
             small_file_bytes_max: chunker.min_bytes().min(ZERO_RUN_BYTES) as u64,
-            counts: Counts::new(members),
+            counts: Counts::default(),
             threads: options.threads.unwrap_or(cores).max(1),
             handed_bytes: AtomicUsize::new(0),
             zeros: ZeroChunk::of(&chunker),
@@ -135,9 +134,16 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Backs up what leads on from `target`, the root; calls `checkpoint` now and then, and when interrupted, with
-    /// the tree finished so far.
-    pub fn targets(self, target: Target<'a>, checkpoint: impl Fn(Id) -> Result<()>) -> Result<Finished> {
+    /// Backs up what leads on from `target`, the root, and among it so many members.
+    ///
+    /// Calls `checkpoint` now and then, and when interrupted, with the tree finished so far.
+    pub fn targets(
+        mut self,
+        target: Target<'a>,
+        members: usize,
+        checkpoint: impl Fn(Id) -> Result<()>,
+    ) -> Result<Finished> {
+        self.counts.members.resize_with(members, MemberCounts::default);
         let mut worker = self.worker();
         let earlier = self.earlier_trees(self.parents.iter().copied());
         let root = PendingDir::new(PathBuf::from("/"), false, earlier, root_node(), None);
@@ -749,6 +755,7 @@ fn made_up(name: &[u8], kind: NodeKind, now: Time) -> Node {
 }
 
 /// What was found, counted by all workers.
+#[derive(Default)]
 pub(super) struct Counts {
     files: [AtomicU64; 3],
     directories: [AtomicU64; 3],
@@ -759,16 +766,6 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn new(members: usize) -> Self {
-        Self {
-            files: Default::default(),
-            directories: Default::default(),
-            lone_entries: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            members: std::iter::repeat_with(MemberCounts::default).take(members).collect(),
-        }
-    }
-
     pub fn has_members(&self) -> bool {
         !self.members.is_empty()
     }
