@@ -248,3 +248,21 @@ record! {
         free: Free,
     }
 }
+
+impl Default for HttpExpect {
+    fn default() -> Self {
+        Self { status: OneOrMore::default(), headers: Named::default(), json: None, body: None, tls_days: None }
+    }
+}
+
+impl Default for CommandExpect {
+    fn default() -> Self {
+        Self { exit: OneOrMore::default(), stdout: None, stderr: None }
+    }
+}
+
+impl Default for FileExpect {
+    fn default() -> Self {
+        Self { exists: None, size_min: None, sha256: None, content: None, younger_than: None }
+    }
+}

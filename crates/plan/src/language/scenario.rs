@@ -54,3 +54,12 @@ record! {
         every: Given<Every> = Given::by_default(Every::days(30)),
     }
 }
+
+impl Scenario {
+    /// Visits all of its steps and the steps within them, in order.
+    pub fn walk<'s>(&'s self, visit: &mut dyn FnMut(&'s Step)) {
+        for step in &self.steps {
+            step.walk(visit);
+        }
+    }
+}

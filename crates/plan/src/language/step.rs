@@ -15,7 +15,7 @@ record! {
         at: Position,
         /// What it does.
         action: Action,
-        /// What a person calls it; without it, see [`Step::title`].
+        /// What a person calls it; without it, one is made of what it does.
         name: Option<String>,
         /// How long one attempt may take.
         timeout: Given<Duration> => Given::by_default(
@@ -309,5 +309,37 @@ impl Action {
             Action::Wait(WaitStep { wait }) => return wait.saturating_add(Duration::from_secs(60)),
         };
         Duration::from_secs(minutes * 60)
+    }
+}
+
+impl Step {
+    /// Gives the steps that its action holds: those of a group, and those of all attempts, in order.
+    pub fn children(&self) -> Vec<&Step> {
+        match &self.action {
+            Action::Group(step) => step.group.steps().iter().collect(),
+            Action::Try(step) => step.attempt.attempts.iter().flat_map(|steps| steps.iter()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Visits it and all steps within it: children, undos, and those of remedies.
+    pub fn walk<'s>(&'s self, visit: &mut dyn FnMut(&'s Step)) {
+        visit(self);
+        let remedies = self.on_error.iter().flat_map(|remedy| &remedy.steps);
+        for step in self.children().into_iter().chain(self.undo.iter()).chain(remedies) {
+            step.walk(visit);
+        }
+    }
+}
+
+impl Group {
+    /// Gives its steps, however they are run.
+    pub fn steps(&self) -> &[Step] {
+        if self.is_parallel() { &self.parallel } else { &self.sequence }
+    }
+
+    /// Tells whether its steps are run together.
+    pub fn is_parallel(&self) -> bool {
+        !self.parallel.is_empty()
     }
 }

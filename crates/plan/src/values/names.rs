@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use serde_json::{Value as Json, json};
+
 use crate::Position;
+use crate::decode::{Decode, Object, Reader};
+use crate::schema::Schemas;
+use crate::suggest;
+use crate::yaml::{Node, Value};
 
 /// A name in a plan: letters, digits, `-`, `_` and `.`, beginning with a letter or a digit, at most 64 long.
 ///
@@ -63,8 +69,13 @@ impl<T> Named<T> {
     }
 
     /// Gives all names, in order.
-    pub fn names(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator + Clone {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Gives the thing of a name, or what is known instead; `what` says what is looked for.
+    pub fn find(&self, what: &'static str, name: &str) -> Result<&T, Unknown> {
+        self.get(name).ok_or_else(|| Unknown::new(what, name, self.names()))
     }
 
     /// Counts.
@@ -93,18 +104,32 @@ pub struct Unknown {
     pub name: String,
     /// The name that was probably meant.
     pub suggestion: Option<String>,
-    /// All names that there are.
+    /// The first names that there are.
     pub known: Vec<String>,
+}
+
+/// Most names that are listed for one that is unknown.
+const KNOWN_MAX: usize = 20;
+
+impl Unknown {
+    pub(crate) fn new<'k>(what: &'static str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> Self {
+        let suggestion = suggest::closest(name, known.clone()).map(str::to_owned);
+        Self { what, name: name.to_owned(), suggestion, known: known.take(KNOWN_MAX).map(str::to_owned).collect() }
+    }
+
+    /// Says what is there instead.
+    pub fn hint(&self) -> String {
+        match (&self.suggestion, self.known.as_slice()) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, []) => "the plan has none".to_owned(),
+            (None, known) => format!("there are: {}", known.join(", ")),
+        }
+    }
 }
 
 impl fmt::Display for Unknown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "there is no {} `{}`", self.what, self.name)?;
-        match (&self.suggestion, self.known.as_slice()) {
-            (Some(meant), _) => write!(formatter, "; did you mean `{meant}`?"),
-            (None, []) => write!(formatter, "; the plan has none"),
-            (None, known) => write!(formatter, "; there are {}", known.join(", ")),
-        }
+        write!(formatter, "there is no {} `{}`; {}", self.what, self.name, self.hint())
     }
 }
 
@@ -115,4 +140,101 @@ pub enum Selection {
     All,
     /// These, in this order.
     These(Vec<Name>),
+}
+
+/// Longest name; names become parts of paths in the repository.
+const NAME_CHARS_MAX: usize = 64;
+
+fn check_name(text: &str) -> Result<(), String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match text.chars().next() {
+        None => Err("it is empty".to_owned()),
+        Some(_) if text.chars().count() > NAME_CHARS_MAX => {
+            Err(format!("it is longer than {NAME_CHARS_MAX} characters"))
+        }
+        Some(first) if !first.is_ascii_alphanumeric() && first != '_' => {
+            Err("it begins with neither a letter nor a digit".to_owned())
+        }
+        Some(_) => match text.chars().find(|c| !known(*c)) {
+            Some(wrong) => Err(format!("{wrong:?} is not a letter, a digit, `-`, `_` or `.`")),
+            None => Ok(()),
+        },
+    }
+}
+
+/// What names look like, for the schema.
+const NAME: &str = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$";
+
+impl Decode for Name {
+    fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let parse = |text: &str| check_name(text).map(|()| Self { text: text.to_owned(), at: node.at });
+        reader.parsed(node, "a name", "web-1", parse)
+    }
+
+    fn encode(&self) -> Option<Json> {
+        Some(self.text.as_str().into())
+    }
+
+    fn schema(_: &mut Schemas) -> Json {
+        json!({ "type": ["string", "integer"], "pattern": NAME })
+    }
+}
+
+impl<T: Decode> Decode for Named<T> {
+    fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            return reader.expected(node, "a mapping of names", "{ name: … }");
+        };
+        let mut named = Vec::new();
+        for entry in entries {
+            if let Err(why) = check_name(&entry.key) {
+                let message = format!("`{}` is not a name: {why}", entry.key);
+                reader.say_with_hint(entry.key_at, message, "for example web-1");
+            }
+            if let Some(thing) = T::decode(&entry.value, reader) {
+                named.push((entry.key.clone(), thing));
+            }
+        }
+        Some(Self(named))
+    }
+
+    fn encode(&self) -> Option<Json> {
+        if self.is_empty() {
+            return None;
+        }
+        let object: Object =
+            self.iter().filter_map(|(name, thing)| Some((name.to_owned(), thing.encode()?))).collect();
+        Some(Json::Object(object))
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        let things = T::schema(schemas);
+        json!({ "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": things })
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+impl Decode for Selection {
+    fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
+        if let Value::Scalar(text) = &node.value
+            && text.text == "all"
+        {
+            return Some(Self::All);
+        }
+        super::OneOrMore::<Name>::decode(node, reader).map(|names| Self::These(names.0))
+    }
+
+    fn encode(&self) -> Option<Json> {
+        match self {
+            Self::All => Some("all".into()),
+            Self::These(names) => names.encode(),
+        }
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        super::OneOrMore::<Name>::schema(schemas)
+    }
 }
