@@ -5,8 +5,11 @@
 //! is mounted below their lower directory, so each mount is handled by itself, parents first. What is not a
 //! directory is copied. What a machine makes anew when it boots is fresh (`fresh`).
 //!
-//! In a user namespace the kernel refuses an overlay over a directory below which the host has mounts, lest
-//! what they hide be seen. Such a directory is *split*: made anew, with an overlay for each of its entries.
+//! In a user namespace two things are different. The kernel refuses an overlay over a directory below which
+//! the host has mounts, lest what they hide be seen; such a directory is *split*: made anew, with an overlay
+//! for each of its entries. And nothing of another owner can be copied up (EOVERFLOW), which an overlay does
+//! with every directory on the way to what is written; so the *ways* to where a scenario writes are laid in
+//! the upper directories beforehand.
 
 use std::fs;
 use std::io;
@@ -26,6 +29,11 @@ const COPIED_BYTES_MAX: u64 = 1 << 20;
 
 /// A directory with more entries is not split: each entry costs a mount.
 const SPLIT_ENTRIES_MAX: usize = 2000;
+
+/// What a twin of an ordinary user lacks.
+const OF_AN_ORDINARY_USER: &str = "there is one user and one group: files of others can be read as far as this \
+    user may, and be removed and replaced, and not be changed in place; directories of others can be written in \
+    only on the way to what is kept; ports below 1024 are closed as on the host";
 
 /// What the first process is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,6 +126,7 @@ struct Builder {
     /// Options of every overlay, begun with a comma.
     options: &'static str,
     scratch: PathBuf,
+    in_user_namespace: bool,
     listed: Vec<Mount>,
     keep: Vec<PathBuf>,
     built: Built,
@@ -130,15 +139,21 @@ impl Builder {
             fs::create_dir(directory).named(|| format!("make {}", directory.display()))?;
         }
         let scratch = spec.scratch.clone();
-        let built = Built::default();
-        let mut builder = Self { root, layers, layers_made: 0, options: "", scratch, listed, keep, built };
+        let in_user_namespace = user::in_user_namespace();
+        let mut built = Built::default();
+        if in_user_namespace {
+            built.limits.push(OF_AN_ORDINARY_USER.to_owned());
+        }
+        let (layers_made, options) = (0, "");
+        let mut builder =
+            Self { root, layers, layers_made, options, scratch, in_user_namespace, listed, keep, built };
         builder.choose_layers()?;
         Ok(builder)
     }
 
     /// Finds out by trial where upper directories can be and what overlays can do there.
     fn choose_layers(&mut self) -> Result<(), Failed> {
-        let in_user_namespace = user::in_user_namespace();
+        let in_user_namespace = self.in_user_namespace;
         // `metacopy` keeps a change of mode or owner from copying the data.
         let choices: &[&'static str] = if in_user_namespace {
             &[",userxattr"]
@@ -173,32 +188,53 @@ impl Builder {
         rustix::fs::setxattr(&lower, attribute, b"x", XattrFlags::empty())?;
         rustix::fs::removexattr(&lower, attribute)?;
         let root = self.root.clone();
-        self.overlay(&open_path(&lower)?, &root, MountFlags::empty())?;
+        self.overlay(&lower, &root, MountFlags::empty())?;
         Ok(rustix::mount::unmount(&root, UnmountFlags::empty())?)
     }
 
-    /// Lays an overlay of the directory `lower` at `target`, with its owner and mode.
-    fn overlay(&mut self, lower: &OwnedFd, target: &Path, flags: MountFlags) -> io::Result<()> {
+    /// Lays an overlay of the directory `path` at `target`, with its owner and mode.
+    fn overlay(&mut self, path: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
         let layer = self.layers.join(self.layers_made.to_string());
         self.layers_made += 1;
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         fs::create_dir(&layer)?;
         fs::create_dir(&upper)?;
         fs::create_dir(&work)?;
-        let like = rustix::fs::fstat(lower)?;
+        let lower = open_path(path)?;
+        let like = rustix::fs::fstat(&lower)?;
         take_attributes(&upper, like.st_uid, like.st_gid, like.st_mode)?;
+        if self.in_user_namespace {
+            self.lay_ways(path, &upper)?;
+        }
         let (upper, work) = (open_path(&upper)?, open_path(&work)?);
         // Descriptors, because commas and colons in paths would be taken for options and lists.
-        let path = |descriptor: &OwnedFd| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
-        let data = format!(
-            "lowerdir={},upperdir={},workdir={}{}",
-            path(lower),
-            path(&upper),
-            path(&work),
-            self.options
-        );
+        let by = |descriptor: &OwnedFd| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        let data =
+            format!("lowerdir={},upperdir={},workdir={}{}", by(&lower), by(&upper), by(&work), self.options);
         // Without device nodes: one that lies about on the host must not open a disk.
         mount("overlay", target, "overlay", flags | MountFlags::NODEV, &data)
+    }
+
+    /// Makes the directories in `upper` by which what is kept, and `/var/tmp`, is reached from `path`.
+    fn lay_ways(&self, path: &Path, upper: &Path) -> io::Result<()> {
+        for end in self.keep.iter().map(PathBuf::as_path).chain([Path::new("/var/tmp")]) {
+            let Ok(way) = end.strip_prefix(path) else { continue };
+            let (mut from, mut to) = (path.to_owned(), upper.to_owned());
+            for step in way {
+                from.push(step);
+                to.push(step);
+                match fs::symlink_metadata(&from) {
+                    Ok(like) if !like.is_dir() => break,
+                    Ok(_) if to.is_dir() => {}
+                    Ok(like) => {
+                        fs::create_dir(&to)?;
+                        take_attributes(&to, like.uid(), like.gid(), like.mode())?;
+                    }
+                    Err(_) => break, // The host's user cannot get there either.
+                }
+            }
+        }
+        Ok(())
     }
 
     fn show_root(&mut self) -> Result<(), Failed> {
@@ -286,7 +322,7 @@ impl Builder {
     /// Lays an overlay over a directory of the host, or splits it where the kernel refuses one.
     fn show_directory(&mut self, path: &Path, flags: MountFlags) -> io::Result<()> {
         let target = self.target(path);
-        let overlaid = self.overlay(&open_path(path)?, &target, flags);
+        let overlaid = self.overlay(path, &target, flags);
         let holds_mounts = self.listed.iter().any(|mount| mount.path != path && mount.path.starts_with(path));
         match overlaid {
             Err(error)

@@ -70,6 +70,9 @@ pub struct TwinOptions {
     /// Directories that the twin must show although it would not: below `/tmp`, `/run` or `/dev/shm`, which are
     /// fresh in a twin, or on a file system of the network. What is renamed into or out of such a directory
     /// must lie in it too. One that the host does not have is passed over.
+    ///
+    /// For an ordinary user also every directory in which the scenario writes: an overlay of his cannot be
+    /// written in below directories of others unless it was made for it.
     pub keep: Vec<PathBuf>,
 }
 
@@ -255,7 +258,6 @@ impl Keeper {
     /// Lets the first process build the twin.
     fn build(&mut self, options: &TwinOptions, scratch: &Scratch) -> Result<build::Built> {
         let failed = |reason| Error::Make { what: "talk to its first process".to_owned(), reason };
-        self.is_apart().map_err(|reason| Error::Make { what: "part it from the host".into(), reason })?;
         let spec = Spec { scratch: scratch.directory.clone(), keep: options.keep.clone() };
         let task = serde_json::to_string(&spec).map_err(|error| failed(error.into()))? + "\n";
         let mut answer = String::new();
@@ -265,15 +267,22 @@ impl Keeper {
             BufReader::new(&self.socket).read_line(&mut answer)
         })();
         match talk {
-            Ok(0) => Err(failed(io::Error::other(self.last_words()))),
+            Err(slow) if slow.kind() == io::ErrorKind::WouldBlock => Err(failed(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it does not answer; does a file system?",
+            ))),
+            Ok(0) | Err(_) => Err(failed(io::Error::other(self.last_words()))),
             Ok(_) => match serde_json::from_str(&answer).map_err(|error| failed(error.into()))? {
-                Answer::Ready(built) => Ok(built),
+                Answer::Ready(built) => {
+                    let apart = self.is_apart();
+                    apart.map_err(|reason| Error::Make { what: "part it from the host".into(), reason })?;
+                    Ok(built)
+                }
                 Answer::Failed(what, _, Some(number)) => {
                     Err(Error::Make { what, reason: io::Error::from_raw_os_error(number) })
                 }
                 Answer::Failed(what, why, None) => Err(Error::Make { what, reason: io::Error::other(why) }),
             },
-            Err(reason) => Err(failed(reason)),
         }
     }
 

@@ -126,7 +126,7 @@ mod tests {
         let living = Scratch::make(root.path()).unwrap();
         let dead = Scratch::make(root.path()).unwrap();
         fs::create_dir(dead.directory.join("work")).unwrap();
-        fs::set_permissions(dead.directory.join("work"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dead.directory.join("work"), fs::Permissions::from_mode(0o0)).unwrap();
         let directory = dead.directory.clone();
         drop(dead.lock);
         assert_eq!(reap(root.path()).unwrap(), 1);
