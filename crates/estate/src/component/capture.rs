@@ -152,6 +152,24 @@ pub struct Finished {
     pub problems: Vec<Problem>,
 }
 
+#[cfg(test)]
+impl PointFacts {
+    /// A point with nothing in it.
+    pub(crate) fn example(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            engine: "test".to_owned(),
+            instant: Timestamp::UNIX_EPOCH,
+            facts: Facts::default(),
+            queries: BTreeMap::new(),
+            bytes: None,
+            roots: Vec::new(),
+            identity: None,
+            token: None,
+        }
+    }
+}
+
 impl PointFacts {
     /// Takes in what the end of the capture added.
     pub fn complete(&mut self, finished: &Finished) {

@@ -13,6 +13,7 @@
 //! What could not be evaluated is *not proven*, never passed.
 
 mod capture;
+pub mod command;
 mod env_files;
 pub mod files;
 mod glob;
@@ -52,6 +53,12 @@ pub type Cancel = Arc<AtomicBool>;
 pub trait Component: Send + Sync {
     /// The word for it in the plan, such as `sqlite`.
     fn kind(&self) -> &'static str;
+
+    /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are then called on an ordinary
+    /// thread; those of all others inside [`place::Place::within`].
+    fn enters_by_itself(&self) -> bool {
+        false
+    }
 
     /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into every
     /// recovery point; another version makes a proof stale.

@@ -125,10 +125,7 @@ impl SwapPlan {
     /// Fails with [`Error::Swap`] as long as a part is neither placed nor rolled back: what is kept may be all there is.
     pub fn commit(&self) -> Result<()> {
         for part in &self.parts {
-            let keeps = with_companions(&part.kept, &part.companions);
-            let is_kept =
-                keeps.iter().map(|path| is_there(path)).collect::<Result<Vec<_>>>()?.contains(&true);
-            if is_kept && (is_there(&part.beside)? || !is_there(&part.target)? || is_there(&part.undone)?) {
+            if !part.is_settled()? {
                 return Err(
                     part.refused("it is neither replaced nor rolled back: finish the one or the other first")
                 );
@@ -194,7 +191,24 @@ impl PartSwap {
         if placed && (!undone || kept || !target) {
             self.shift(&self.target, &self.undone, told)?;
         }
-        self.shift(&self.kept, &self.target, told)
+        if kept || is_there(&rename::halfway(&self.target))? {
+            rename::told(&self.kept, &self.target, told)?;
+        }
+        // A log that was there without its database stays where it is: nothing could use it.
+        if is_there(&self.target)? { self.shift_companions(&self.kept, &self.target, told) } else { Ok(()) }
+    }
+
+    /// Tells whether nothing that is kept can still be needed: the part is placed, or all of the old is back.
+    fn is_settled(&self) -> Result<bool> {
+        let mut companions = false;
+        for path in with_companions(&self.kept, &self.companions).iter().skip(1) {
+            companions |= is_there(path)?;
+        }
+        let (undone, kept, target) =
+            (is_there(&self.undone)?, is_there(&self.kept)?, is_there(&self.target)?);
+        let placed = !is_there(&self.beside)? && target && !undone;
+        let rolled_back = undone && !kept && !(target && companions);
+        Ok(placed || rolled_back || !(kept || companions))
     }
 
     /// Moves a file or directory, if there is one, then its companions.

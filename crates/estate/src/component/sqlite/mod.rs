@@ -31,7 +31,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use sha2::{Digest, Sha256};
 
-use self::pages::{BLOCK_BYTES, PageReader, Snapshot};
+use self::pages::{BLOCK_BYTES, PageReader, Snapshot, Unread, Whole};
 use self::token::Mark;
 use super::restore::appended;
 use super::{
@@ -215,11 +215,11 @@ impl Component for Sqlite {
         }
         let scratch = Scratch::new(request)?;
         let meta = source::meta(&found);
-        let mut members = Vec::new();
+        let (unread, mut members) = (Unread::default(), Vec::new());
         for (number, (export, path)) in self.options.exports.iter().zip(exports).enumerate() {
             let file = scratch.path.join(format!("export-{number}"));
             self.write_export(&mut connection, export, &file, &request.cancel)?;
-            members.push(file_member(path, file, StreamMeta { mode: 0o600, ..meta.clone() })?);
+            members.push(file_member(path, file, StreamMeta { mode: 0o600, ..meta.clone() }, &unread)?);
         }
         // The pages may take longer than a query: only the caller's wish may end them.
         source::bound(
@@ -232,7 +232,8 @@ impl Component for Sqlite {
         let snapshot = if streams {
             let log = (appended(self.path(), "-wal"), self.wal_bytes_max(bytes));
             let snapshot = Snapshot::new(connection);
-            let reader = PageReader::new(Arc::clone(&snapshot), page_bytes, pages, log);
+            let reader =
+                Whole::new(PageReader::new(Arc::clone(&snapshot), page_bytes, pages, log), bytes, &unread);
             let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
             let content = Content::Stream { meta, size: Some(bytes), block_bytes: Some(BLOCK_BYTES), open };
             members.insert(0, Member { path_in_snapshot: self.path().to_owned(), content });
@@ -241,14 +242,14 @@ impl Component for Sqlite {
             let copy = scratch.path.join("copy");
             self.copy(&connection, &copy)?;
             drop(connection);
-            let mut member = file_member(self.path().to_owned(), copy, meta)?;
+            let mut member = file_member(self.path().to_owned(), copy, meta, &unread)?;
             if let Content::Stream { block_bytes, .. } = &mut member.content {
                 *block_bytes = Some(BLOCK_BYTES);
             }
             members.insert(0, member);
             None
         };
-        let finish = Box::new(Ending { snapshot, path: self.path().to_owned(), _scratch: scratch });
+        let finish = Box::new(Ending { snapshot, unread, path: self.path().to_owned(), _scratch: scratch });
         Ok(Capture { members, point, finish })
     }
 
@@ -306,9 +307,16 @@ fn is_same(previous: &PointFacts, point: &PointFacts) -> bool {
 }
 
 /// A file of the scratch directory as a member.
-fn file_member(path_in_snapshot: PathBuf, file: PathBuf, meta: StreamMeta) -> Result<Member> {
-    let size = fs::metadata(&file).map_err(Error::io("look at", &file))?.len();
-    let open: Open = Box::new(move || Ok(Box::new(File::open(&file)?) as Box<dyn Read + Send>));
+fn file_member(
+    path_in_snapshot: PathBuf,
+    file: PathBuf,
+    meta: StreamMeta,
+    unread: &Unread,
+) -> Result<Member> {
+    let content = File::open(&file).map_err(Error::io("read", &file))?;
+    let size = content.metadata().map_err(Error::io("look at", &file))?.len();
+    let reader = Whole::new(content, size, unread);
+    let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
     let content = Content::Stream { meta, size: Some(size), block_bytes: None, open };
     Ok(Member { path_in_snapshot, content })
 }
@@ -373,14 +381,14 @@ impl Drop for Scratch {
 /// The end of a capture: nothing is kept of the transaction or the scratch files, finished or not.
 struct Ending {
     snapshot: Option<Arc<Snapshot>>,
+    unread: Unread,
     path: PathBuf,
     _scratch: Scratch,
 }
 
 impl Finish for Ending {
     fn finish(self: Box<Self>, _stored: Option<&Tally>) -> Result<Finished> {
-        let whole = self.snapshot.as_ref().is_none_or(|snapshot| snapshot.read_whole.load(Ordering::Acquire));
-        if !whole {
+        if self.unread.load(Ordering::Acquire) > 0 {
             let why = "was not read to its end".to_owned();
             return Err(Error::BadSource { path: self.path.clone(), why });
         }

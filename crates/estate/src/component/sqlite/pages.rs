@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::Connection;
@@ -18,12 +18,11 @@ const LOCK_BYTE: u64 = 1 << 30;
 /// A connection inside a read transaction, shared by what reads from it.
 pub(super) struct Snapshot {
     connection: Mutex<Connection>,
-    pub(super) read_whole: AtomicBool,
 }
 
 impl Snapshot {
     pub(super) fn new(connection: Connection) -> Arc<Self> {
-        Arc::new(Self { connection: Mutex::new(connection), read_whole: AtomicBool::new(false) })
+        Arc::new(Self { connection: Mutex::new(connection) })
     }
 
     /// Takes the connection; a reader that panicked has left it as usable as before.
@@ -73,9 +72,6 @@ impl PageReader {
             }
             self.next += 1;
         }
-        if self.next > self.pages {
-            self.snapshot.read_whole.store(true, Ordering::Release);
-        }
         Ok(())
     }
 
@@ -101,6 +97,39 @@ impl Read for PageReader {
         let count = buffer.len().min(self.batch.len() - self.given);
         buffer[..count].copy_from_slice(&self.batch[self.given..self.given + count]);
         self.given += count;
+        Ok(count)
+    }
+}
+
+/// How many streams of a capture have not been read to their ends.
+pub(super) type Unread = Arc<AtomicUsize>;
+
+/// A stream of known length that tells when all of it was read.
+pub(super) struct Whole<R> {
+    inner: R,
+    left: u64,
+    unread: Unread,
+}
+
+impl<R: Read> Whole<R> {
+    /// Counts as unread from now until `bytes` have come.
+    pub(super) fn new(inner: R, bytes: u64, unread: &Unread) -> Self {
+        unread.fetch_add(usize::from(bytes > 0), Ordering::AcqRel);
+        Self { inner, left: bytes, unread: Arc::clone(unread) }
+    }
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.left > 0 {
+            self.left = self.left.saturating_sub(count as u64);
+            if self.left == 0 {
+                self.unread.fetch_sub(1, Ordering::AcqRel);
+            } else if count == 0 && !buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
         Ok(count)
     }
 }
