@@ -1,0 +1,4 @@
+//! The estate from outside: real files, real databases, real servers and processes.
+
+mod checks;
+mod services;
