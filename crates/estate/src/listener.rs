@@ -139,14 +139,14 @@ fn parse(line: &str) -> Option<Socket> {
 
 /// An address is printed as numbers of 32 bit, whose bytes in memory are in the order of the network.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let words: Option<Vec<[u8; 4]>> = text
-        .as_bytes()
-        .chunks(8)
-        .map(|word| Some(u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?.to_ne_bytes()))
-        .collect();
-    match words?.as_flattened() {
-        bytes if bytes.len() == 4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-        bytes => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    let word = |digits: &[u8]| match digits.len() {
+        8 => Some(u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?.to_ne_bytes()),
+        _ => None,
+    };
+    let words: Vec<[u8; 4]> = text.as_bytes().chunks(8).map(word).collect::<Option<_>>()?;
+    match *words.as_slice() {
+        [v4] => Some(IpAddr::from(v4)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(words.as_flattened()).ok()?)),
     }
 }
 

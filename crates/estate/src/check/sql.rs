@@ -5,18 +5,19 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags};
 
 use super::answer::{Answer, Deadline, Over};
 use super::network::late;
 use super::question::{Database, Sql, SqlExpect};
 use super::{Asking, Invalid};
 
-/// How long to wait for a writer that holds the database, if the check has that long.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for a writer that holds the database, if the check has that long; the runbook asks again.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Rows and columns that an answer shows.
+/// Rows that an answer shows.
 const ROWS_SHOWN: usize = 3;
 
 /// A question to a database that has been understood.
@@ -37,7 +38,8 @@ enum Failed {
     /// The path has no file.
     Missing,
     Sqlite(rusqlite::Error),
-    NotReadOnly,
+    /// The query is not one that a check may run; says why.
+    Refused(&'static str),
 }
 
 impl From<rusqlite::Error> for Failed {
@@ -103,10 +105,7 @@ impl SqlCheck {
             Failed::Over(Over::Cancelled) => Answer::unknown("interrupted"),
             Failed::Over(Over::Late) => Answer::unknown(format!("the query on {path} gave {}", late(asking))),
             Failed::Missing => self.fails("the database is not there", "no such file".into()),
-            Failed::NotReadOnly => Answer::fatal(format!(
-                "the query for {path} would write; a check only reads: {}",
-                self.0.query
-            )),
+            Failed::Refused(why) => Answer::fatal(format!("cannot ask {path}: {why}: {}", self.0.query)),
             Failed::Sqlite(error) => self.failed_in_sqlite(&error),
         }
     }
@@ -199,9 +198,13 @@ fn sqlite(path: &Path, query: &str, deadline: &Deadline<'_>) -> Result<Rows, Fai
 }
 
 fn rows_of(connection: &Connection, query: &str) -> Result<Rows, Failed> {
-    let mut statement = connection.prepare(query)?;
+    let mut statements = Batch::new(connection, query);
+    let mut statement = statements.next()?.ok_or(Failed::Refused("there is no statement in it"))?;
+    if statements.next()?.is_some() {
+        return Err(Failed::Refused("a check is one statement"));
+    }
     if !statement.readonly() {
-        return Err(Failed::NotReadOnly);
+        return Err(Failed::Refused("a check only reads, and this would write"));
     }
     let mut rows = Rows { columns: statement.column_count(), ..Rows::default() };
     let mut cursor = statement.query([])?;

@@ -143,7 +143,8 @@ pub struct Started {
 pub struct Ended {
     /// It was running.
     pub was_running: bool,
-    /// How many processes did not end on being asked, and were killed.
+    /// How many processes did not end on being asked, or were left behind by a first process that had gone, and were
+    /// ended all the same.
     pub killed: usize,
 }
 

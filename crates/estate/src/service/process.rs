@@ -160,15 +160,12 @@ fn marked(record: &Record) -> Vec<ProcessId> {
     proc::all().into_iter().filter(carries).filter_map(|pid| ProcessId::of(pid).ok()).collect()
 }
 
-/// Ends each of them; tells how many were still there.
+/// Ends each of them with all that belongs to it; tells how many they are.
 fn end_all(context: &Context<'_>, processes: &[ProcessId], grace: Duration) -> Result<usize, Error> {
-    let mut ended = 0;
     for process in processes {
-        if context.place.stop(process, grace)? != Stopped::WasNotRunning {
-            ended += 1;
-        }
+        context.place.stop(process, grace)?;
     }
-    Ok(ended)
+    Ok(processes.len())
 }
 
 /// Watches a process that was just started; an end before its time is a failed start.

@@ -8,3 +8,6 @@ mod sqlite_exports;
 mod sqlite_faults;
 mod support;
 mod swap;
+//! The estate from outside: real files, real databases, real servers and processes.
+mod checks;
+mod services;
