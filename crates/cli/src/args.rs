@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{demo, repository};
+use crate::commands::{
+    backup, demo, diagnose, drill, order, points, recover, repository, restore, rollback, status, validate, verify,
+};
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
 
@@ -58,6 +60,18 @@ pub struct OutputArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Demo(demo::Args),
+    Validate(validate::Args),
+    Backup(backup::Args),
+    Points(points::Args),
+    Restore(restore::Args),
+    Verify(verify::Args),
+    Diagnose(diagnose::Args),
+    Recover(Box<recover::Args>),
+    Drill(drill::Args),
+    Order(order::Args),
+    Rollback(rollback::RollbackArgs),
+    Commit(rollback::CommitArgs),
+    Status(status::Args),
     Repository(Box<repository::Args>),
 }
 
@@ -66,6 +80,18 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Demo(_) => "demo",
+            Self::Validate(_) => "validate",
+            Self::Backup(_) => "backup",
+            Self::Points(_) => "points",
+            Self::Restore(_) => "restore",
+            Self::Verify(_) => "verify",
+            Self::Diagnose(_) => "diagnose",
+            Self::Recover(_) => "recover",
+            Self::Drill(_) => "drill",
+            Self::Order(_) => "order",
+            Self::Rollback(_) => "rollback",
+            Self::Commit(_) => "commit",
+            Self::Status(_) => "status",
             Self::Repository(args) => args.command.name(),
         }
     }
@@ -74,6 +100,18 @@ impl Command {
     pub fn run(self, ui: &Ui) -> Answer {
         match self {
             Self::Demo(args) => demo::run(&args, ui),
+            Self::Validate(args) => validate::run(&args, ui),
+            Self::Backup(args) => backup::run(&args, ui),
+            Self::Points(args) => points::run(&args, ui),
+            Self::Restore(args) => restore::run(&args, ui),
+            Self::Verify(args) => verify::run(&args, ui),
+            Self::Diagnose(args) => diagnose::run(&args, ui),
+            Self::Recover(args) => recover::run(&args, ui),
+            Self::Drill(args) => drill::run(&args, ui),
+            Self::Order(args) => order::run(&args, ui),
+            Self::Rollback(args) => rollback::roll_back(&args, ui),
+            Self::Commit(args) => rollback::commit_run(&args, ui),
+            Self::Status(args) => status::run(&args, ui),
             Self::Repository(args) => args.run(ui),
         }
     }

@@ -92,8 +92,6 @@ impl PlanArgs {
             None => default_state(plan.name.as_str())?,
         };
         let state = std::path::absolute(&state).unwrap_or(state);
-        let program = std::env::current_exe()
-            .map_err(|error| Failure::other(format!("failed to find this program: {error}")))?;
         let host = host_name();
         let user = environment::text("SUDO_USER").or_else(|| environment::text("USER"));
         Ok(Site {
@@ -106,7 +104,7 @@ impl PlanArgs {
             who: format!("{}@{host}", user.unwrap_or_else(|| "root".to_owned())),
             host,
             program: PROGRAM.to_owned(),
-            twin_init: vec![program.to_string_lossy().into_owned(), TWIN_INIT.to_owned()],
+            twin_init: place::Init::this_program([TWIN_INIT]),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! the record makes the snapshot a recovery point. A crash before the record leaves a snapshot that is never chosen.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,7 +44,7 @@ pub(crate) fn component(
     let believed = catalogue.newest(&backup.component).cloned();
     let driver = performer.drivers.component(&backup.component)?;
     let scratch = site.state.join("scratch").join(run).join(&backup.component);
-    let taken = performer.place.within(|| {
+    let taken = performer.beside(driver, || {
         make(&scratch)?;
         let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), &cancel, context);
         // Whatever is left there is of no use to anybody.
@@ -295,12 +296,12 @@ fn entry<'a>(path: &'a Path, node: &'a Node) -> Entry<'a> {
         kind: match node.kind {
             NodeKind::File => EntryKind::File(node.size),
             NodeKind::Dir => EntryKind::Directory,
-            NodeKind::Symlink => EntryKind::Symlink(node.link_target()),
+            NodeKind::Symlink => EntryKind::Symlink(Path::new(std::ffi::OsStr::from_bytes(&node.link_target))),
             _ => EntryKind::Special,
         },
         mode: node.permissions(),
         uid: node.uid,
         gid: node.gid,
-        mtime_nanoseconds: node.mtime.as_nanosecond(),
+        mtime_nanoseconds: node.mtime.to_timestamp().as_nanosecond(),
     }
 }

@@ -104,3 +104,14 @@ fn without_name(answer: Answer, name: &str) -> Answer {
         Answer::Unknown(text) => Answer::Unknown(strip(text)),
     }
 }
+
+/// What the plan names and is not as it must be for a backup: findings of the components, in words.
+pub fn missing(site: &Site) -> Result<Vec<String>> {
+    let drivers = Drivers::of(site, &Place::host())?;
+    let mut missing = Vec::new();
+    for name in site.plan.components.names() {
+        let findings = drivers.component(name)?.preflight();
+        missing.extend(findings.into_iter().map(|finding| format!("{name}: {}; {}", finding.what, finding.hint)));
+    }
+    Ok(missing)
+}

@@ -1,6 +1,5 @@
 //! Rehearsing a disaster in a twin of this host: the same scenario, unchanged, where it can do no harm.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +13,9 @@ use crate::perform::Performer;
 use crate::recover::{Preview, refuse_blocked};
 use crate::resolve::Mode;
 use crate::site::Site;
+
+/// Where a twin has something fresh instead of what the host has.
+const FRESH: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
 
 /// What came of a drill.
 #[derive(Debug)]
@@ -33,9 +35,8 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
     Twin::reap(&scratch)?;
     let options = TwinOptions {
         scratch,
-        init: site.twin_init.iter().map(OsString::from).collect(),
+        init: site.twin_init.clone(),
         keep: kept(site)?,
-        ..TwinOptions::default()
     };
     let twin = Twin::make(&options)?;
     let report = twin.report().clone();
@@ -57,7 +58,7 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
 }
 
 /// What the twin must show although it lies where a twin has something fresh, such as below `/tmp`: the plan's
-/// directory, what the plan protects, and this program.
+/// directory, and what the plan protects. An ordinary user's twin must show whatever the scenario writes to.
 fn kept(site: &Site) -> Result<Vec<PathBuf>> {
     let drivers = Drivers::of(site, &place::Place::host())?;
     let mut paths = vec![site.base.clone(), site.state.clone()];
@@ -65,11 +66,11 @@ fn kept(site: &Site) -> Result<Vec<PathBuf>> {
         // A path that is gone is shown by its directory, so that it can be restored there.
         paths.extend(drivers.component(name)?.destroy().into_iter().filter_map(|path| Some(path.parent()?.to_owned())));
     }
-    if let Some(program) = site.twin_init.first() {
-        paths.extend(std::path::Path::new(program).parent().map(ToOwned::to_owned));
-    }
     paths.sort_unstable();
     paths.dedup();
-    paths.retain(|path| path.starts_with("/tmp") || path.starts_with("/run"));
+    let is_fresh = |path: &PathBuf| FRESH.iter().any(|fresh| path.starts_with(fresh));
+    if rustix::process::geteuid().is_root() {
+        paths.retain(is_fresh);
+    }
     Ok(paths)
 }

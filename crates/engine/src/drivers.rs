@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use estate::check::{self, Check};
-use estate::component::{self, Component, Export, Exported, FilesOptions, SqliteOptions};
+use estate::component::{self, CommandOptions, Component, Export, Exported, FilesOptions, SqliteOptions};
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
 use place::{Command, Place};
@@ -25,6 +25,7 @@ pub(crate) struct Drivers {
     checks: BTreeMap<String, CheckDriver>,
     inline: BTreeMap<At, CheckDriver>,
     runs: BTreeMap<At, Surroundings>,
+    messages: BTreeMap<At, Vec<Message>>,
     secrets: Secrets,
     state: PathBuf,
 }
@@ -48,6 +49,23 @@ pub(crate) struct CheckDriver {
     pub check: Check,
     pub timeout: Duration,
 }
+
+/// A message to one way of telling people.
+pub(crate) struct Message {
+    pub channel: String,
+    pub send: Send,
+}
+
+/// How a message goes out.
+pub(crate) enum Send {
+    /// A command that reads it.
+    Command(Command),
+    /// A request that posts it.
+    Http(Box<CheckDriver>),
+}
+
+/// How long one request that posts a message may take.
+const POST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is around a command: directory, environment, user.
 struct Surroundings {
@@ -76,6 +94,7 @@ impl Drivers {
             checks: BTreeMap::new(),
             inline: BTreeMap::new(),
             runs: BTreeMap::new(),
+            messages: BTreeMap::new(),
             secrets: Secrets::default(),
             state: site.state.join("services"),
         };
@@ -106,6 +125,9 @@ impl Drivers {
             if let plan::Action::Run(run) = &step.action {
                 let around = maker.surroundings(run.dir.as_deref(), &run.env, run.user.as_deref())?;
                 drivers.runs.insert(step.at.into(), around);
+            }
+            if let plan::Action::Notify(notify) = &step.action {
+                drivers.messages.insert(step.at.into(), maker.messages(&notify.notify)?);
             }
         }
         drivers.secrets = Secrets::new(maker.values);
@@ -154,6 +176,14 @@ impl Drivers {
         let Some(driver) = self.services.get(service) else { return Typed::default() };
         let by_hand = |verb| driver.service.by_hand(verb, &self.state, &self.secrets);
         Typed { start: by_hand(Verb::Start), stop: by_hand(Verb::Stop), status: by_hand(Verb::Status) }
+    }
+
+    /// What a `notify:` step sends.
+    pub fn messages(&self, at: At) -> Result<&[Message]> {
+        self.messages.get(&at).map(Vec::as_slice).ok_or_else(|| {
+            let message = format!("the plan has no notify: at line {}", at.0);
+            Error::refused(message, "the journal is of another plan; begin a new run")
+        })
     }
 
     /// The command of a `run:` step.
@@ -246,13 +276,13 @@ impl Maker<'_> {
         let facts: Vec<(String, String)> =
             declared.facts.iter().map(|(name, query)| (name.to_owned(), query.clone())).collect();
         Ok(match &declared.kind {
-            ComponentKind::Files(files) => Box::new(component::Files::new(FilesOptions {
+            ComponentKind::Files(files) => Box::new(component::files::Files::new(FilesOptions {
                 base: self.site.base.clone(),
                 paths: files.files.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
                 excludes: files.exclude.to_vec(),
                 env_files: files.env_files.iter().map(|path| self.path(path)).collect(),
             })),
-            ComponentKind::Sqlite(sqlite) => Box::new(component::Sqlite::new(SqliteOptions {
+            ComponentKind::Sqlite(sqlite) => Box::new(component::sqlite::Sqlite::new(SqliteOptions {
                 facts,
                 exports: sqlite
                     .exports
@@ -264,25 +294,68 @@ impl Maker<'_> {
                     .collect(),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
+            ComponentKind::Command(_) if !facts.is_empty() => {
+                return Err(Error::refused(
+                    format!("{name}: facts of a command component are not yet measured"),
+                    "let its `verify` command look at what it holds",
+                ));
+            }
             ComponentKind::Command(command) => {
                 let around = self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
                 let dressed = |line: &CommandLine| around.dress(command_of(line));
-                Box::new(component::Command::new(component::CommandOptions {
+                let options = CommandOptions {
                     name: name.to_owned(),
-                    file: command.file.clone(),
+                    file: command.file.value.clone(),
                     backup: dressed(&command.command),
                     restore: dressed(&command.restore),
                     verify: command.verify.as_ref().map(dressed),
-                    facts: facts
-                        .into_iter()
-                        .map(|(name, text)| (name, around.dress(Command::shell(text))))
-                        .collect(),
-                    place: self.place.clone(),
-                    scratch: self.site.state.join("scratch"),
+                    hold: self.site.state.join("scratch").join("hold").join(name),
+                    destroy: Vec::new(),
                     timeout: *declared.timeout,
-                }))
+                };
+                Box::new(component::command::Dump::new(options, self.place.clone()))
             }
         })
+    }
+
+    fn messages(&mut self, message: &plan::Message) -> Result<Vec<Message>> {
+        let text = self.late(&message.message)?;
+        let plan = &self.site.plan;
+        let channels = plan.notify.iter().filter(|(name, _)| {
+            message.to.is_empty() || message.to.iter().any(|wanted| wanted.as_str() == *name)
+        });
+        let mut messages = Vec::new();
+        for (name, channel) in channels {
+            let send = match &channel.kind {
+                plan::ChannelKind::Slack(slack) => self.post(&slack.slack, Vec::new(), &text)?,
+                plan::ChannelKind::Webhook(webhook) => {
+                    let headers = self.late_named(&webhook.headers)?;
+                    self.post(&webhook.webhook, headers, &text)?
+                }
+                plan::ChannelKind::Command(command) => {
+                    let around = self.surroundings(None, &command.env, None)?;
+                    let input = place::Input::Bytes(text.clone().into_bytes());
+                    Send::Command(around.dress(command_of(&command.command)).input(input))
+                }
+            };
+            messages.push(Message { channel: name.to_owned(), send });
+        }
+        Ok(messages)
+    }
+
+    /// A request that posts `text` as JSON, in the form that Slack and those who speak like it understand.
+    fn post(&mut self, url: &Late, mut headers: Vec<(String, String)>, text: &str) -> Result<Send> {
+        headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        let expect = check::HttpExpect { status: vec![check::Status::Class(2)], ..Default::default() };
+        let http = check::Http {
+            method: "POST".to_owned(),
+            headers,
+            body: Some(serde_json::json!({ "text": text }).to_string()),
+            ..check::Http::get(self.late(url)?, expect)
+        };
+        let check = Check::new(check::Question::Http(http))
+            .map_err(|error| Error::refused(error.to_string(), "correct the way to notify in the plan"))?;
+        Ok(Send::Http(Box::new(CheckDriver { check, timeout: POST_TIMEOUT })))
     }
 
     fn service(&mut self, name: &str, declared: &plan::Service) -> Result<ServiceDriver> {
@@ -346,7 +419,7 @@ impl Maker<'_> {
                 };
                 check::Question::Http(check::Http {
                     url: self.late(&http.http)?,
-                    method: http.method.clone(),
+                    method: http.method.value.clone(),
                     headers: self.late_named(&http.headers)?,
                     body: http.body.as_ref().map(|body| self.late(body)).transpose()?,
                     expect,

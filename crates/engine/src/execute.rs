@@ -72,7 +72,7 @@ pub(crate) fn execute(
 ) -> Result<Finished> {
     let files = Files::of(&site.state, id);
     files.make()?;
-    let orders = ControlDirectory::new(&files.orders());
+    let orders = ControlDirectory::of(&files.journal());
     let controls = (conduct.controls, orders);
     let environment = Environment {
         actions,
@@ -87,7 +87,10 @@ pub(crate) fn execute(
     let copy = CopyRun::new(&site.repository, id, files.journal());
     let (stop, stopped) = channel::<()>();
     let ended = std::thread::scope(|scope| {
-        let copying = scope.spawn(|| copy.follow(&stopped));
+        let copying = scope.spawn({
+            let copy = &copy;
+            move || copy.follow(&stopped)
+        });
         let ended = carry_out(site, kind, id, what, &files, environment);
         drop(stop);
         copying.join().expect("copying does not panic");

@@ -2,25 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use estate::component::{Holds, Proof, Proven as Shown};
-use place::{Command, Limits, Place, Stream};
+use estate::component::{Component, Holds, Proof, Proven as Shown};
+use estate::check::{self, AskContext};
+use estate::served::Served;
+use estate::service;
+use place::{Limits, Place, Stream};
 use repository::restore::{Fsync, RestoreOptions, restore_to};
 use repository::{Context, Event, Id, Index, Observer, Repository, Task};
 use runbook::{Action, Actions, Answer, Failure, Performed, Probe, Progress, Proven, StepContext, Undone, Unit};
 use serde_json::json;
 
-use crate::drivers::Drivers;
+use crate::drivers::{CheckDriver, Drivers, Gate, Send};
 use crate::resolve::{Mode, STEADY_AFTER};
 use crate::site::Site;
 use crate::work::{At, Backup, Question, Restored, Work, read};
 use crate::{Error, backup};
 
-/// How long a check that the plan gives no time may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an operation on a service may take where neither plan nor step says.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long telling people may take where the step does not say.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of what a command says goes into a message.
 const OUTPUT_LINES_MAX: usize = 12;
 
@@ -61,6 +66,16 @@ impl<'a> Performer<'a> {
         Ok(Arc::clone(self.index.get_or_init(|| index)))
     }
 
+    /// Runs what a driver does where the place's files are. A driver of commands finds its way by itself, because
+    /// commands are not started from within.
+    pub fn beside<T: std::marker::Send>(
+        &self,
+        driver: &dyn Component,
+        work: impl FnOnce() -> T + std::marker::Send,
+    ) -> crate::Result<T> {
+        Ok(if driver.kind() == "command" { work() } else { self.place.within(work)? })
+    }
+
     fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
         match work {
             Work::Backup(backup) => self.back_up(&backup, at),
@@ -69,6 +84,7 @@ impl<'a> Performer<'a> {
             Work::Fetch(restored) => self.fetch(&restored, at),
             Work::Prove(restored) => self.prove(&restored, at),
             Work::Swap { restored, swap } => self.swap(&restored, &swap, at),
+            Work::Discard { directory, .. } => self.discard(&directory),
             Work::Start { service } => self.start(&service, at),
             Work::Stop { service } => self.stop(&service, at),
             Work::Steady { services } => self.steady(&services, at),
@@ -83,7 +99,7 @@ impl<'a> Performer<'a> {
 
     fn back_up(&self, backup: &Backup, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let _one_at_a_time = self.backing_up.lock().expect("nobody panics while backing up");
-        let teller = Teller(at, Task::Backup);
+        let teller = Teller::new(at, Task::Backup);
         let cancel = at.cancel_flag();
         let context = Context { observer: &teller, cancel: &cancel };
         backup::component(self, backup, at.run(), Arc::clone(&cancel), context).map_err(failure)
@@ -139,15 +155,17 @@ impl<'a> Performer<'a> {
         let tree: Id = restored.tree.parse().map_err(|error| {
             Failure::could_not_run(format!("the run names no tree of {}: {error}", restored.component))
         })?;
-        let teller = Teller(at, Task::Restore);
+        let teller = Teller::new(at, Task::Restore);
         let cancel = at.cancel_flag();
         let context = Context { observer: &teller, cancel: &cancel };
         let index = self.index(context).map_err(|error| failure(error.into()))?;
         let lock = repository::Lock::shared(&self.repository, repository::LockOptions::default())
             .map_err(|error| failure(error.into()))?;
         let fsync = if self.place.is_twin() { Fsync::None } else { Fsync::Syncfs };
+        self.beside(driver, || driver.prepare(&restored.parts, &restored.recorded))
+            .map_err(failure)?
+            .map_err(|error| failure(Error::component(&restored.component)(error)))?;
         let fetched = self.place.within(|| {
-            driver.prepare(&restored.parts, &restored.recorded).map_err(Error::component(&restored.component))?;
             let (mut bytes, mut files, mut problems) = (0, 0, Vec::new());
             for part in &restored.parts {
                 // What an attempt before this one left there is brought up to date instead of fetched again.
@@ -193,9 +211,8 @@ impl<'a> Performer<'a> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
         let proof = self
-            .place
-            .within(|| driver.prove(&restored.parts, &restored.recorded, &cancel))
-            .map_err(|error| failure(error.into()))?
+            .beside(driver, || driver.prove(&restored.parts, &restored.recorded, &cancel))
+            .map_err(failure)?
             .map_err(|error| failure(Error::component(&restored.component)(error)))?;
         judge(&restored.component, &proof)
     }
@@ -208,14 +225,19 @@ impl<'a> Performer<'a> {
     ) -> Result<Performed, Failure> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
-        let swapped = self.place.within(|| {
-            swap.apply(&mut |_, _| Ok(()))?;
-            driver.after_swap(&restored.parts, &restored.recorded, &cancel)?;
-            Ok((swap.kept(), driver.left_to_people(&restored.recorded)))
-        });
-        let (kept, left) = swapped
+        let wrong = |error| failure(Error::component(&restored.component)(error));
+        let kept = self
+            .place
+            .within(|| swap.apply(&mut |_, _| Ok(())).map(|()| swap.kept()))
             .map_err(|error| failure(error.into()))?
-            .map_err(|error| failure(Error::component(&restored.component)(error)))?;
+            .map_err(wrong)?;
+        let left = self
+            .beside(driver, || {
+                driver.after_swap(&restored.parts, &restored.recorded, &cancel)?;
+                Ok(driver.left_to_people(&restored.recorded))
+            })
+            .map_err(failure)?
+            .map_err(wrong)?;
         let targets: Vec<String> = swap.parts.iter().map(|part| part.target.display().to_string()).collect();
         let mut performed = Performed::new(match kept.len() {
             0 => format!("{} in place; nothing was there before", targets.join(", ")),
@@ -229,23 +251,99 @@ impl<'a> Performer<'a> {
         Ok(performed)
     }
 
+    fn discard(&self, directory: &Path) -> Result<Performed, Failure> {
+        let removed = self.place.within(|| remove(directory)).map_err(|error| failure(error.into()))?;
+        match removed {
+            Ok(_) => Ok(Performed::new("thrown away")),
+            Err(error) => Err(Failure::failed(format!("failed to remove {}: {error}", directory.display()))),
+        }
+    }
+
     fn start(&self, service: &str, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let driver = self.drivers.service(service).map_err(failure)?;
-        let cancel = at.cancel_flag();
-        let time = at.time_left().unwrap_or(ASK_TIMEOUT);
-        let started = driver.start(&self.place, time, &cancel).map_err(Failure::failed)?;
+        let started = self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
         self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), Instant::now());
-        Ok(match started.not_proven {
-            Some(why) => Performed { proven: Proven::Not(why), ..Performed::new(started.summary) },
-            None => Performed::new(started.summary),
+        let mut summary = if started.already { "was running".to_owned() } else { "started".to_owned() };
+        if let Some(process) = started.process {
+            summary += &format!(", process {}", process.pid);
+        }
+        Ok(match started.stand_in {
+            Some(what) => {
+                let why = format!("what runs is a stand-in: {what}");
+                Performed { proven: Proven::Not(why), ..Performed::new(summary) }
+            }
+            None => Performed::new(summary),
         })
     }
 
     fn stop(&self, service: &str, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let driver = self.drivers.service(service).map_err(failure)?;
+        let ended = self.on_service(at, |context| driver.service.stop(context)).map_err(service_failure)?;
+        Ok(Performed::new(match (ended.was_running, ended.killed) {
+            (false, _) => "was not running".to_owned(),
+            (true, 0) => "stopped".to_owned(),
+            (true, killed) => format!("stopped; {killed} processes had to be killed"),
+        }))
+    }
+
+    fn on_service<T>(&self, at: &StepContext<'_>, act: impl FnOnce(&service::Context<'_>) -> T) -> T {
         let cancel = at.cancel_flag();
-        let time = at.time_left().unwrap_or(ASK_TIMEOUT);
-        driver.stop(&self.place, time, &cancel).map(Performed::new).map_err(Failure::failed)
+        act(&service::Context {
+            place: &self.place,
+            state: self.drivers.state(),
+            timeout: at.time_left().unwrap_or(SERVICE_TIMEOUT),
+            cancel: &cancel,
+            secrets: self.drivers.secrets(),
+        })
+    }
+
+    fn ask_running(&self, service: &str, at: &StepContext<'_>) -> Answer {
+        let driver = match self.drivers.service(service) {
+            Ok(driver) => driver,
+            Err(error) => return Answer::Fatal(error.to_string()),
+        };
+        match self.on_service(at, |context| driver.service.status(context)) {
+            service::Status::Running { since } => {
+                Answer::Holds(since.map_or_else(|| "it runs".to_owned(), |since| format!("it runs since {since}")))
+            }
+            service::Status::Stopped => Answer::Fails("it is stopped".into()),
+            service::Status::Failed { why } => Answer::Fails(why),
+            service::Status::Unknown { why } => Answer::Unknown(why),
+        }
+    }
+
+    /// Asks a service's gate; what answers over the network must be this service and no other.
+    fn ask_gate(&self, service: &str, at: &StepContext<'_>) -> Answer {
+        let driver = match self.drivers.service(service) {
+            Ok(driver) => driver,
+            Err(error) => return Answer::Fatal(error.to_string()),
+        };
+        match &driver.gate {
+            None => self.ask_running(service, at),
+            Some(Gate::Checks(names)) => self.ask_all(names, at),
+            Some(Gate::Own(check)) => {
+                let served = self.on_service(at, |context| driver.service.served(context));
+                self.ask(check, served.ok().as_ref(), at)
+            }
+        }
+    }
+
+    fn ask(&self, driver: &CheckDriver, served_by: Option<&Served>, at: &StepContext<'_>) -> Answer {
+        let cancel = at.cancel_flag();
+        let context = AskContext {
+            timeout: at.time_left().map_or(driver.timeout, |left| left.min(driver.timeout)),
+            cancel: &cancel,
+            secrets: self.drivers.secrets(),
+            served_by,
+        };
+        match driver.check.ask(&self.place, &context) {
+            check::Answer::Holds { detail } => Answer::Holds(detail),
+            check::Answer::Fails { why, expected, found } => {
+                Answer::Fails(format!("{why}: expected {expected}, found {found}"))
+            }
+            check::Answer::Unknown { why } => Answer::Unknown(why),
+            check::Answer::Fatal { why } => Answer::Fatal(why),
+        }
     }
 
     /// Looks a second time, once each service has been up for a while.
@@ -298,8 +396,35 @@ impl<'a> Performer<'a> {
     }
 
     fn notify(&self, step: At, at: &StepContext<'_>) -> Result<Performed, Failure> {
-        let sent = self.drivers.notify(step, &self.place, at.time_left().unwrap_or(ASK_TIMEOUT)).map_err(failure)?;
-        Ok(Performed::new(sent))
+        let messages = self.drivers.messages(step).map_err(failure)?;
+        let mut told = Vec::new();
+        for message in messages {
+            match &message.send {
+                Send::Command(command) => {
+                    let finished = self
+                        .place
+                        .run(command, &Limits::timeout(at.time_left().unwrap_or(NOTIFY_TIMEOUT)))
+                        .map_err(|error| failure(error.into()))?;
+                    if !finished.success() {
+                        let said = self.drivers.secrets().mask(&finished.err.text());
+                        let why = format!("{} was not told: the command {}: {said}", message.channel, finished.end);
+                        return Err(Failure::failed(why));
+                    }
+                }
+                Send::Http(check) => match self.ask(check, None, at) {
+                    Answer::Holds(_) => {}
+                    other => {
+                        let why = format!("{} was not told: {}", message.channel, other.detail());
+                        return Err(Failure::failed(why));
+                    }
+                },
+            }
+            told.push(message.channel.as_str());
+        }
+        Ok(match told.as_slice() {
+            [] => Performed::new("the plan names nobody to tell"),
+            told => Performed::new(format!("told {}", told.join(", "))),
+        })
     }
 
     fn question(&self, question: Question, at: &StepContext<'_>) -> Answer {
@@ -355,6 +480,7 @@ impl Actions for Performer<'_> {
                 Work::Fetch(_)
                 | Work::Prove(_)
                 | Work::Swap { .. }
+                | Work::Discard { .. }
                 | Work::Start { .. }
                 | Work::Stop { .. }
                 | Work::Steady { .. }
@@ -445,6 +571,15 @@ pub(crate) fn failure(error: Error) -> Failure {
     }
 }
 
+/// What an error of a service makes of a step: what cannot be rehearsed here is not proven.
+fn service_failure(error: service::Error) -> Failure {
+    match error {
+        service::Error::NotHere { .. } => Failure::not_proven(error.to_string()),
+        service::Error::Interrupted => Failure::interrupted("interrupted"),
+        other => Failure::failed(other.to_string()),
+    }
+}
+
 fn first_lines(text: &str) -> String {
     text.lines().take(OUTPUT_LINES_MAX).collect::<Vec<_>>().join("\n")
 }
@@ -454,12 +589,43 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(OUTPUT_LINES_MAX)..].join("\n")
 }
 
-/// Hands the progress of the repository's work to the live view.
-struct Teller<'a, 'b>(&'a StepContext<'b>, Task);
+/// Hands the progress of the repository's work to the live view, now and then.
+struct Teller<'a, 'b> {
+    at: &'a StepContext<'b>,
+    task: Task,
+    done: AtomicU64,
+    total: AtomicU64,
+    told: Mutex<Instant>,
+}
+
+/// How often the live view is told of progress.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+impl<'a, 'b> Teller<'a, 'b> {
+    fn new(at: &'a StepContext<'b>, task: Task) -> Self {
+        let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { at, task, done, total, told: Mutex::new(Instant::now()) }
+    }
+}
 
 impl Observer for Teller<'_, '_> {
     fn observe(&self, event: Event<'_>) {
-        // Filled in below by counters, see `Amounts`.
-        let _ = event;
+        match event {
+            Event::Expect { task, bytes, .. } if task == self.task => {
+                self.total.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Event::Advance { task, bytes, .. } if task == self.task => {
+                let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                // Whoever finds it locked leaves the telling to the one that has the lock.
+                if let Ok(mut told) = self.told.try_lock()
+                    && told.elapsed() >= TELL_EVERY
+                {
+                    *told = Instant::now();
+                    let total = Some(self.total.load(Ordering::Relaxed)).filter(|total| *total >= done);
+                    self.at.progress(&Progress::Amount { done, total, unit: Unit::Bytes });
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -60,6 +60,11 @@ impl Point {
         self.recorded.instant
     }
 
+    /// The first characters of the snapshot's id, as people use it.
+    pub fn short(&self) -> String {
+        self.snapshot.short()
+    }
+
     fn name(&self) -> String {
         format!("{DIRECTORY}/{}", self.snapshot.to_hex())
     }
@@ -127,7 +132,10 @@ impl Catalogue {
     }
 
     /// The points of `component`, by instant, the newest last.
-    pub fn of<'a>(&'a self, component: &'a str) -> impl DoubleEndedIterator<Item = &'a Point> {
+    pub fn of<'a, 'c>(
+        &'a self,
+        component: &'c str,
+    ) -> impl DoubleEndedIterator<Item = &'a Point> + use<'a, 'c> {
         self.points.iter().filter(move |point| point.component == component)
     }
 

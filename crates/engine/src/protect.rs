@@ -69,7 +69,7 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
         let discard = Work::Discard { component: name.clone(), directory: directory.clone() };
         let discard = discard.action(format!("rm -rf {}", directory.display()));
         let discard =
-            phase(Step::new(step.child("discard"), format!("throw {name} away"), Body::Action(discard)), "clean up");
+            phase(Step::new(step.child("discard").as_str(), format!("throw {name} away"), Body::Action(discard)), "clean up");
         steps.push(Step::new(step.as_str(), format!("test {name}"), Body::Sequence(vec![tested, discard])));
     }
     let mut all = Step::new(together.as_str(), "restore tests".to_owned(), Body::Parallel(steps));

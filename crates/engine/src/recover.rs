@@ -209,7 +209,7 @@ pub fn commit(
     let drivers = Drivers::of(&pinned, &Place::host())?;
     let performer =
         Performer::new(&pinned, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
-    let orders = ControlDirectory::new(&files.orders());
+    let orders = ControlDirectory::of(&files.journal());
     let controls = (conduct.controls, orders);
     let environment = Environment {
         actions: &performer,

@@ -5,9 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use estate::component::Component as _;
 use jiff::Timestamp;
-use plan::{Action as PlanAction, Ask, Gate, Only, Plan, Position, Remedy as PlanRemedy, Selection, Step as PlanStep};
+use plan::{Action as PlanAction, Ask, Gate, Only, Plan, Position, Remedy as PlanRemedy, Selection, Step as PlanStep, Template};
 use runbook::{Action, Body, OnFailure, Pattern, Remedy, Runbook, Step, StepId};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +120,7 @@ pub(crate) const STEADY_AFTER: Duration = Duration::from_secs(2);
 /// Fails when the plan has no such scenario, and when a component that it restores has no point that fits.
 pub fn scenario(site: &Site, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<Resolution> {
     let scenario = site.plan.scenario(wanted.scenario)?;
-    let drivers = Drivers::of(site)?;
+    let drivers = Drivers::of(site, &place::Place::host())?;
     let mut resolver = Resolver {
         site,
         catalogue,
@@ -160,7 +159,7 @@ pub fn scenario(site: &Site, catalogue: &Catalogue, wanted: Wanted<'_>) -> Resul
 }
 
 impl Chosen {
-    fn of(point: &Point) -> Self {
+    pub(crate) fn of(point: &Point) -> Self {
         Self {
             component: point.component.clone(),
             snapshot: point.snapshot.to_hex(),
@@ -284,7 +283,7 @@ impl Resolver<'_> {
             (Some(Only::Drill), Mode::Disaster) => Some("it is for drills only, the plan says"),
             _ => None,
         };
-        let title = step.name.clone().unwrap_or_else(|| step.title());
+        let title = step.name.clone().unwrap_or_else(|| title(&step.action));
         if let Some(why) = other {
             self.left_out.push(LeftOut { step: title.clone(), why: why.to_owned() });
             // What people do or are told leaves the machine as it is, so that nothing of the proof is missing.
@@ -293,7 +292,7 @@ impl Resolver<'_> {
                 return Ok(None);
             }
             let id = numbers.next();
-            let mut left = Step::new(id, title, Body::Sequence(Vec::new()));
+            let mut left = Step::new(id.as_str(), title, Body::Sequence(Vec::new()));
             left.skip_reason = Some(why.to_owned());
             return Ok(Some(left));
         }
@@ -444,10 +443,10 @@ impl Resolver<'_> {
         let declared = self.site.plan.service(service)?;
         let id = numbers.next();
         let mut inner = Numbers::inside(&id);
-        let typed = self.drivers.service(service)?.commands();
+        let typed = self.drivers.typed(service);
         let work = Work::Start { service: service.to_owned() };
         let mut start = phase(
-            Step::new(inner.next(), format!("start {service}"), Body::Action(work.action(typed.start))),
+            Step::new(inner.next().as_str(), format!("start {service}"), Body::Action(work.action(typed.start))),
             "boot",
         );
         start.timeout = Some(*declared.start_within);
@@ -471,14 +470,14 @@ impl Resolver<'_> {
             within: *gate.within,
             every: *gate.every,
         };
-        phase(Step::new(numbers.next(), format!("{service} is ready"), body), "boot")
+        phase(Step::new(numbers.next().as_str(), format!("{service} is ready"), body), "boot")
     }
 
     fn stop(&mut self, service: &str, numbers: &mut Numbers) -> Step {
-        let typed = self.drivers.service(service).map(|service| service.commands()).unwrap_or_default();
+        let typed = self.drivers.typed(service);
         let work = Work::Stop { service: service.to_owned() };
         let mut step =
-            Step::new(numbers.next(), format!("stop {service}"), Body::Action(work.action(typed.stop)));
+            Step::new(numbers.next().as_str(), format!("stop {service}"), Body::Action(work.action(typed.stop)));
         step.timeout = self.site.plan.services.get(service).map(|service| *service.stop_within);
         step.undo = vec![Work::Start { service: service.to_owned() }.action(typed.start)];
         step
@@ -486,7 +485,7 @@ impl Resolver<'_> {
 
     fn boot(&mut self, selection: &Selection, numbers: &mut Numbers) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
-        for (number, stage) in self.site.plan.stages(selection)?.into_iter().enumerate() {
+        for (number, stage) in self.site.plan.boot_order(selection).into_iter().enumerate() {
             let id = numbers.next();
             let mut inner = Numbers::inside(&id);
             let mut services = Vec::new();
@@ -504,10 +503,21 @@ impl Resolver<'_> {
             Some(stand_in) if self.is_drill() => stand_in,
             _ => &run.run,
         };
-        let script = self.site.plan.render(template, &self.site.host_values()).map_err(|error| {
-            Error::refused(format!("line {}: {error}", at.line), "correct the template in the plan")
-        })?;
+        let script = self.render(template, at)?;
         Ok(Work::Run { script: script.clone(), at: at.into() }.action(script))
+    }
+
+    /// Fills the plan's values, and what is known of this run, into a command.
+    fn render(&self, template: &Template, at: Position) -> Result<String> {
+        let mut values = self.site.plan.template_values();
+        if let Some(values) = values.as_object_mut() {
+            values.insert("run".to_owned(), self.wanted.run.into());
+            values.insert("scenario".to_owned(), self.wanted.scenario.into());
+            values.insert("host".to_owned(), serde_json::json!({ "name": self.site.host }));
+        }
+        template.render(&values).map_err(|error| {
+            Error::refused(format!("line {}: {error}", at.line), "correct the template in the plan")
+        })
     }
 
     fn dns(&self, dns: &plan::DnsStep) -> Action {
@@ -573,7 +583,7 @@ pub(crate) fn backup_steps(
             let name = format!("back up {component}");
             let accept = accept.map(str::to_owned);
             let work = Work::Backup(Backup { component, accept, rehearsal });
-            phase(Step::new(numbers.next(), name, Body::Action(work.action(command))), "backup")
+            phase(Step::new(numbers.next().as_str(), name, Body::Action(work.action(command))), "backup")
         })
         .collect()
 }
@@ -609,12 +619,12 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
             .collect::<Vec<_>>()
             .join("; ");
         let work = Work::Swap { restored: one, swap };
-        steps.push(phase(Step::new(numbers.next(), name, Body::Action(work.action(command))), "cut over"));
+        steps.push(phase(Step::new(numbers.next().as_str(), name, Body::Action(work.action(command))), "cut over"));
     }
     Ok(steps)
 }
 
-fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
+pub(crate) fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
     let mut inside = Numbers::inside(&id);
     let command = one
         .parts
@@ -626,9 +636,9 @@ fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
         .collect::<Vec<_>>()
         .join("; ");
     let fetch = Work::Fetch(one.clone()).action(command);
-    let fetch = Step::new(inside.next(), format!("fetch {}", one.component), Body::Action(fetch));
+    let fetch = Step::new(inside.next().as_str(), format!("fetch {}", one.component), Body::Action(fetch));
     let prove = Work::Prove(one.clone()).action(format!("# compare {} with what was recorded", one.component));
-    let prove = Step::new(inside.next(), format!("prove {}", one.component), Body::Action(prove));
+    let prove = Step::new(inside.next().as_str(), format!("prove {}", one.component), Body::Action(prove));
     let steps = vec![phase(fetch, "restore"), phase(prove, "validate")];
     phase(Step::new(id.as_str(), format!("{} beside, proven", one.component), Body::Sequence(steps)), "restore")
 }
@@ -636,6 +646,32 @@ fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
 pub(crate) fn phase(mut step: Step, phase: &str) -> Step {
     step.phase = Some(phase.to_owned());
     step
+}
+
+/// What a person calls a step that has no name.
+fn title(action: &PlanAction) -> String {
+    let all = |names: &[plan::Name]| names.iter().map(plan::Name::as_str).collect::<Vec<_>>().join(", ");
+    let selected = |selection: &Selection| match selection {
+        Selection::All => "all".to_owned(),
+        Selection::These(names) => all(names),
+    };
+    match action {
+        PlanAction::Restore(step) => format!("restore {}", all(&step.restore)),
+        PlanAction::Start(step) => format!("start {}", all(&step.start)),
+        PlanAction::Stop(step) => format!("stop {}", all(&step.stop)),
+        PlanAction::Restart(step) => format!("restart {}", all(&step.restart)),
+        PlanAction::Boot(step) => format!("boot {}", selected(&step.boot)),
+        PlanAction::Run(step) => format!("run {}", step.run.as_str().lines().next().unwrap_or_default()),
+        PlanAction::Check(step) => format!("check {}", all(&step.check)),
+        PlanAction::Dns(step) => format!("set {}", step.dns.record),
+        PlanAction::Approve(step) => format!("approve: {}", step.approve),
+        PlanAction::Notify(step) => format!("notify: {}", step.notify.message.written()),
+        PlanAction::Wait(step) => format!("wait {}", crate::preflight::spoken(step.wait)),
+        PlanAction::Recover(step) => format!("recover {}", step.recover),
+        PlanAction::Group(_) => "together".to_owned(),
+        PlanAction::Try(step) => format!("try until {}", all(&step.attempt.until)),
+        PlanAction::Backup(step) => format!("back up {}", selected(&step.backup)),
+    }
 }
 
 /// To which part of a recovery the time of a step counts; its children may say otherwise.
@@ -662,7 +698,7 @@ fn with_done_when(step: Step, asked: Question, id: &StepId) -> Step {
     if matches!(step.body, Body::Action(_)) {
         return Step { done_when: Some(question), ..step };
     }
-    let outer = Step::new(id.child("unless"), step.name.clone(), Body::Wait { time: Duration::ZERO });
+    let outer = Step::new(id.child("unless").as_str(), step.name.clone(), Body::Wait { time: Duration::ZERO });
     let outer = Step { phase: step.phase.clone(), timeout: step.timeout, on_failure: step.on_failure, ..outer };
     let (within, every) = (Duration::ZERO, Duration::from_secs(1));
     Step { body: Body::Try { until: question, within, every, attempts: vec![step] }, ..outer }

@@ -25,7 +25,7 @@ pub struct Site {
     /// The directory of everything that Lifeboat keeps on this machine: runs, services, caches; absolute.
     pub state: PathBuf,
     /// Where recovery points live.
-    pub repository: Arc<Repository>,
+    pub repository: Repository,
     /// Finds late values.
     pub lookup: SharedLookup,
     /// Who asks: `user@host`.
@@ -34,8 +34,8 @@ pub struct Site {
     pub host: String,
     /// The program and its version.
     pub program: String,
-    /// How pid 1 of a twin is started: this program and the arguments that make it [`place::twin_init`].
-    pub twin_init: Vec<String>,
+    /// How the first process of a twin is started: the program and the arguments that make it [`place::twin_init`].
+    pub twin_init: place::Init,
 }
 
 impl Site {

@@ -1,13 +1,12 @@
-//! Tests of the components against real databases, files and commands.
+//! The estate from outside: real files, real databases, real servers and processes.
 
+mod checks;
 mod command;
 mod conformance;
 mod files;
+mod services;
 mod sqlite;
 mod sqlite_exports;
 mod sqlite_faults;
 mod support;
 mod swap;
-//! The estate from outside: real files, real databases, real servers and processes.
-mod checks;
-mod services;
