@@ -44,7 +44,9 @@ pub trait Decode: Sized {
     ) -> Option<Self> {
         match fields.value(key) {
             Some(node) => Self::decode(node, reader),
-            None => default.map(|default| default()).or_else(Self::absent).or_else(|| fields.missing(key, reader)),
+            None => {
+                default.map(|default| default()).or_else(Self::absent).or_else(|| fields.missing(key, reader))
+            }
         }
     }
 
@@ -149,7 +151,11 @@ impl Reader {
         match parse(text) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.say_with_hint(node.at, format!("`{text}` is not {what}: {why}"), format!("for example {example}"));
+                self.say_with_hint(
+                    node.at,
+                    format!("`{text}` is not {what}: {why}"),
+                    format!("for example {example}"),
+                );
                 None
             }
         }
@@ -173,7 +179,11 @@ impl Decode for bool {
         match meant {
             Some(meant) => {
                 let message = format!("expected true or false, found the text `{text}`");
-                reader.say_with_hint(node.at, message, format!("in YAML 1.2 `{text}` is text; write {meant}"));
+                reader.say_with_hint(
+                    node.at,
+                    message,
+                    format!("in YAML 1.2 `{text}` is text; write {meant}"),
+                );
                 None
             }
             None => reader.expected(node, "true or false", "true"),

@@ -113,7 +113,9 @@ fn read(text: &str, environment: Option<&str>, findings: &mut Vec<Finding>) -> O
 /// Takes the environments out of the tree.
 fn take_environments(root: &mut Node, findings: &mut Vec<Finding>) -> Vec<Entry> {
     let Value::Map(sections) = &mut root.value else { return Vec::new() };
-    let Some(index) = sections.iter().position(|entry| entry.key == "environments") else { return Vec::new() };
+    let Some(index) = sections.iter().position(|entry| entry.key == "environments") else {
+        return Vec::new();
+    };
     let section = sections.remove(index);
     let Value::Map(mut overlays) = section.value.value else {
         let message = "expected environments by name".to_owned();
@@ -130,7 +132,8 @@ fn take_environments(root: &mut Node, findings: &mut Vec<Finding>) -> Vec<Entry>
         let is_map = matches!(overlay.value.value, Value::Map(_));
         if !is_map {
             let message = format!("the environment `{}` is not a mapping", overlay.key);
-            findings.push(Finding::new(overlay.key_at, message).hint("write the keys of the plan that differ"));
+            findings
+                .push(Finding::new(overlay.key_at, message).hint("write the keys of the plan that differ"));
         }
         is_map
     });

@@ -159,7 +159,8 @@ impl Problem {
         if masked {
             excerpt = excerpt.chars().take(indent).chain("…".chars()).collect();
         }
-        let width = (at.width as usize).clamp(1, (excerpt.trim_end().chars().count().saturating_sub(indent)).max(1));
+        let width =
+            (at.width as usize).clamp(1, (excerpt.trim_end().chars().count().saturating_sub(indent)).max(1));
         let message = readable(&message);
         let hint = hint.as_deref().map(readable);
         let width = u32::try_from(width).expect("an excerpt is short");

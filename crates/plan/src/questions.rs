@@ -265,7 +265,9 @@ impl<'a> Found<'a> {
             if let Some((component, _)) = body.components.iter().find(|(known, _)| *known == name) {
                 self.components.insert(component);
             }
-            let Some((name, service)) = body.services.iter().find(|(known, _)| *known == name) else { continue };
+            let Some((name, service)) = body.services.iter().find(|(known, _)| *known == name) else {
+                continue;
+            };
             if !self.services.insert(name) {
                 continue;
             }

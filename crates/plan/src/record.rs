@@ -79,7 +79,8 @@ impl<'n> Fields<'n> {
         let mut keys = Keys::default();
         R::keys(&mut keys);
         let at = node.key_at.unwrap_or(node.at);
-        let mut fields = Self { what: R::WHAT, at, entries, own: Vec::new(), unknown: false, meant: Vec::new() };
+        let mut fields =
+            Self { what: R::WHAT, at, entries, own: Vec::new(), unknown: false, meant: Vec::new() };
         fields.tell_unknown(&keys, reader);
         fields.own = keys.own;
         Some(fields)
@@ -95,11 +96,14 @@ impl<'n> Fields<'n> {
             let meant = suggest::closest(&entry.key, known());
             self.meant.extend(meant);
             let hint = match meant {
-                _ if entry.key == "<<" => "merge keys (`<<`) are not part of YAML 1.2; use `environments`".to_owned(),
+                _ if entry.key == "<<" => {
+                    "merge keys (`<<`) are not part of YAML 1.2; use `environments`".to_owned()
+                }
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known keys: {}", unique(known()).join(", ")),
             };
-            reader.say_with_hint(entry.key_at, format!("a {} has no key `{}`", self.what, entry.key), hint);
+            let message = format!("{} has no key `{}`", with_article(self.what), entry.key);
+            reader.say_with_hint(entry.key_at, message, hint);
         }
     }
 
@@ -123,6 +127,11 @@ impl<'n> Fields<'n> {
         }
         None
     }
+}
+
+fn with_article(what: &str) -> String {
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 fn unique<'k>(keys: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
@@ -164,7 +173,11 @@ pub fn take<C: Choice>(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<C
         fields.entries.iter().filter(|entry| C::LATER.contains(&entry.key.as_str())).collect();
     for entry in &later {
         let hint = format!("supported: {}", told_by::<C>().collect::<Vec<_>>().join(", "));
-        reader.say_with_hint(entry.key_at, format!("{}: `{}` is not yet supported", C::WHAT, entry.key), hint);
+        reader.say_with_hint(
+            entry.key_at,
+            format!("{}: `{}` is not yet supported", C::WHAT, entry.key),
+            hint,
+        );
     }
     if !later.is_empty() {
         return None;
@@ -181,23 +194,25 @@ pub fn take<C: Choice>(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<C
         let key = entry.key.as_str();
         if others.contains(&key) && !keys.own.contains(&key) && !fields.own.contains(&key) {
             let message = format!("`{key}` does not go with `{}`", variant.told_by[0]);
-            let hint = format!("with `{}` a {what} has: {}", variant.told_by[0], keys.own.join(", "));
+            let what = with_article(what);
+            let hint = format!("with `{}` {what} has: {}", variant.told_by[0], keys.own.join(", "));
             reader.say_with_hint(entry.key_at, message, hint);
         }
     }
     (variant.from_fields)(fields, reader)
 }
 
-fn none_or_several<C: Choice>(
-    fields: &Fields<'_>,
-    chosen: &[&Variant<C>],
-    reader: &mut Reader,
-) -> Option<C> {
+fn none_or_several<C: Choice>(fields: &Fields<'_>, chosen: &[&Variant<C>], reader: &mut Reader) -> Option<C> {
     let what = fields.what;
     if chosen.is_empty() {
         // A key that nobody knows was told already, and was probably meant.
         if !fields.unknown {
-            let hint = format!("one of: {}", told_by::<C>().collect::<Vec<_>>().join(", "));
+            // A key that belongs to another variant may have been meant to tell this one: `file` for `files`.
+            let meant = fields.entries.iter().find_map(|entry| suggest::closest(&entry.key, told_by::<C>()));
+            let hint = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("one of: {}", told_by::<C>().collect::<Vec<_>>().join(", ")),
+            };
             reader.say_with_hint(fields.at, format!("this {what} says no {}", C::WHAT), hint);
         }
         return None;
@@ -207,7 +222,7 @@ fn none_or_several<C: Choice>(
     let names: Vec<String> = keys.iter().map(|entry| format!("`{}`", entry.key)).collect();
     let message = format!("this {what} says more than one {}: {}", C::WHAT, names.join(" and "));
     let at = keys.get(1).map_or(fields.at, |entry| entry.key_at);
-    reader.say_with_hint(at, message, format!("make a {what} of each"));
+    reader.say_with_hint(at, message, format!("make {} of each", with_article(what)));
     None
 }
 

@@ -79,8 +79,7 @@ impl Schemas {
                 *property = json!({ "anyOf": [property.take(), { "type": "null" }] });
             }
         }
-        let mut schema =
-            json!({ "type": "object", "properties": properties, "additionalProperties": false });
+        let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
         if !self.overlay && !fields.required.is_empty() {
             schema["required"] = json!(fields.required);
         }
@@ -113,7 +112,8 @@ fn exactly_one(choice: &ChoiceSchema) -> Json {
         })
         .collect();
     if choice.optional {
-        let all: Vec<&str> = choice.variants.iter().flat_map(|(told_by, _)| told_by.iter().copied()).collect();
+        let all: Vec<&str> =
+            choice.variants.iter().flat_map(|(told_by, _)| told_by.iter().copied()).collect();
         branches.push(json!({ "not": any_of(&all) }));
     }
     json!({ "oneOf": branches })

@@ -11,6 +11,7 @@
 macro_rules! record {
     (
         $(#[doc = $about:literal])+
+        $(#[derive($derive:ident)])?
         pub struct $name:ident $what:literal $(short $short:literal)? {
             $(
                 $(#[doc = $doc:literal])+
@@ -19,7 +20,7 @@ macro_rules! record {
         }
     ) => {
         $(#[doc = $about])+
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone, PartialEq $(, $derive)?)]
         pub struct $name {
             $($(#[doc = $doc])+ pub $field: $type,)+
         }

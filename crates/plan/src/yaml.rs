@@ -138,7 +138,11 @@ fn place(span: &Span) -> Position {
 
 fn position(line: usize, column_from_0: usize, width: usize) -> Position {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Position { line: number(line.max(1)), column: number(column_from_0.saturating_add(1)), width: number(width.max(1)) }
+    Position {
+        line: number(line.max(1)),
+        column: number(column_from_0.saturating_add(1)),
+        width: number(width.max(1)),
+    }
 }
 
 /// Builds the tree from events, without recursion: the depth of a text is not known before.
@@ -163,7 +167,9 @@ struct Open {
 impl Builder<'_> {
     fn take(&mut self, event: Event<'_>, at: Position) -> Option<()> {
         let tag = match &event {
-            Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag) => tag.clone(),
+            Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag) => {
+                tag.clone()
+            }
             _ => None,
         };
         if let Some(tag) = tag {
@@ -234,7 +240,11 @@ impl Builder<'_> {
                     Value::Scalar(Text { text, .. }) => *key = Some((text, node.at)),
                     _ => {
                         let message = format!("a key must be text, and this is {}", node.kind());
-                        return self.fail(node.at, message, "keys are names; `? key` and `[a]: b` are not used");
+                        return self.fail(
+                            node.at,
+                            message,
+                            "keys are names; `? key` and `[a]: b` are not used",
+                        );
                     }
                 },
                 Some((key, key_at)) => match entries.iter().find(|entry| entry.key == key) {

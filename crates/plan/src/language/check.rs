@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::table::{choice, record};
 use crate::{
-    Bytes, CommandLine, Free, Given, HostPort, JsonExpression, Late, Name, Named, OneOrMore, Position, Scalar, Sha256,
-    Status, TextMatch,
+    Bytes, CommandLine, Free, Given, HostPort, JsonExpression, Late, Name, Named, OneOrMore, Position,
+    Scalar, Sha256, Status, TextMatch,
 };
 
 record! {
@@ -83,6 +83,7 @@ record! {
 
 record! {
     /// What must come back from a request. All that is stated must hold, and something must be stated.
+    #[derive(Default)]
     pub struct HttpExpect "expectation of an http check" {
         /// Any of these: a status, or a class such as `2xx`. If none is stated but something else is: 2xx.
         status: OneOrMore<Status> = OneOrMore::default(),
@@ -141,6 +142,7 @@ record! {
 
 record! {
     /// What must come of a command. All that is stated must hold, and something must be stated.
+    #[derive(Default)]
     pub struct CommandExpect "expectation of a command check" {
         /// Any of these exit codes. If none is stated but some output is: 0.
         exit: OneOrMore<i32> = OneOrMore::default(),
@@ -189,6 +191,7 @@ record! {
 
 record! {
     /// What must be at a path. All that is stated must hold, and something must be stated.
+    #[derive(Default)]
     pub struct FileExpect "expectation of a file check" {
         /// Whether there must be something; `true` if anything else is stated.
         exists: Option<bool>,
@@ -246,23 +249,5 @@ record! {
     pub struct DiskExpect "expectation of a disk check" {
         /// What an ordinary user can still write, at least: bytes (`10GB`) or a share (`5%`).
         free: Free,
-    }
-}
-
-impl Default for HttpExpect {
-    fn default() -> Self {
-        Self { status: OneOrMore::default(), headers: Named::default(), json: None, body: None, tls_days: None }
-    }
-}
-
-impl Default for CommandExpect {
-    fn default() -> Self {
-        Self { exit: OneOrMore::default(), stdout: None, stderr: None }
-    }
-}
-
-impl Default for FileExpect {
-    fn default() -> Self {
-        Self { exists: None, size_min: None, sha256: None, content: None, younger_than: None }
     }
 }

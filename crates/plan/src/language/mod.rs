@@ -9,19 +9,22 @@ mod service;
 mod step;
 
 pub use check::{
-    Ask, Check, CommandCheck, CommandExpect, DiskCheck, DiskExpect, FileCheck, FileExpect, HttpCheck, HttpExpect,
-    PortCheck, PortExpect, Question, SqlCheck, SqlQuestion, TcpCheck, TcpExpect,
+    Ask, Check, CommandCheck, CommandExpect, DiskCheck, DiskExpect, FileCheck, FileExpect, HttpCheck,
+    HttpExpect, PortCheck, PortExpect, Question, SqlCheck, SqlQuestion, TcpCheck, TcpExpect,
 };
 pub use component::{
     CommandComponent, Component, ComponentKind, FilesComponent, Keep, Priority, SqliteComponent,
 };
-pub use plan::{Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel};
+pub use plan::{
+    Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,
+};
 pub use scenario::{Drill, Scenario, Severity};
 pub use service::{
-    CommandService, CommandServiceOptions, Gate, ProcessService, Process, Remedy, Service, ServiceKind, SystemdService,
+    CommandService, CommandServiceOptions, Gate, Process, ProcessService, Remedy, Service, ServiceKind,
+    SystemdService,
 };
 pub use step::{
-    Action, ApproveStep, BackupStep, BootStep, CheckStep, DnsRecord, DnsStep, Group, GroupStep, Message, NotifyStep,
-    OnFailure, Only, RecordType, RecoverStep, RestartStep, RestoreStep, RunStep, StartStep, Step, StopStep, Try,
-    TryStep, WaitStep,
+    Action, ApproveStep, BackupStep, BootStep, CheckStep, DnsRecord, DnsStep, Group, GroupStep, Message,
+    NotifyStep, OnFailure, Only, RecordType, RecoverStep, RestartStep, RestoreStep, RunStep, StartStep, Step,
+    StopStep, Try, TryStep, WaitStep,
 };

@@ -148,18 +148,30 @@ impl Validator<'_> {
         let at = component.at;
         if let ComponentKind::Files(files) = &component.kind {
             if files.files.is_empty() && files.env_files.is_empty() {
-                self.if_complete(at, format!("the component `{name}` names no files"), "list some under `files`");
+                self.if_complete(
+                    at,
+                    format!("the component `{name}` names no files"),
+                    "list some under `files`",
+                );
             }
             if !component.facts.is_empty() {
                 let message = format!("the component `{name}` is files, and files have no facts");
-                self.say_with_hint(at, message, "every file is compared with its digest anyway; remove `facts`");
+                self.say_with_hint(
+                    at,
+                    message,
+                    "every file is compared with its digest anyway; remove `facts`",
+                );
             }
         }
         if let Some(keep) = &component.keep
             && keeps_nothing(keep)
         {
             let message = format!("`keep` of `{name}` keeps nothing");
-            self.if_complete(at, message, "for example { last: 48, daily: 30 }; without `keep`, all are kept");
+            self.if_complete(
+                at,
+                message,
+                "for example { last: 48, daily: 30 }; without `keep`, all are kept",
+            );
         }
     }
 

@@ -3,7 +3,8 @@
 use super::{Section, Validator};
 use crate::Position;
 use crate::language::{
-    Ask, CommandExpect, ComponentKind, FileExpect, HttpCheck, HttpExpect, PortExpect, Question, SqlQuestion, TcpExpect,
+    Ask, CommandExpect, ComponentKind, FileExpect, HttpCheck, HttpExpect, PortExpect, Question, SqlQuestion,
+    TcpExpect,
 };
 
 impl Validator<'_> {
@@ -47,7 +48,11 @@ impl Validator<'_> {
             Question::Tcp(tcp) => {
                 let TcpExpect { open, banner } = &tcp.expect;
                 if !**open && banner.is_some() {
-                    self.say_with_hint(at, "a connection that is refused sends no banner", "remove one of them");
+                    self.say_with_hint(
+                        at,
+                        "a connection that is refused sends no banner",
+                        "remove one of them",
+                    );
                 }
             }
             Question::Port(port) => {
@@ -99,12 +104,16 @@ impl Validator<'_> {
         if let Some(component) = self.body.components.get(&sql.component)
             && !matches!(component.kind, ComponentKind::Sqlite(_))
         {
-            let message =
-                format!("the component `{}` is a {} component, which cannot be asked by sql", sql.component, component.kind.kind());
+            let message = format!(
+                "the component `{}` is a {} component, which cannot be asked by sql",
+                sql.component,
+                component.kind.kind()
+            );
             self.say_with_hint(sql.component.at(), message, "name a sqlite component");
         }
         let bounds = sql.at_least.is_some() || sql.at_most.is_some();
-        let stated = [sql.equals.is_some(), bounds, sql.empty.is_some()].into_iter().filter(|stated| *stated).count();
+        let stated =
+            [sql.equals.is_some(), bounds, sql.empty.is_some()].into_iter().filter(|stated| *stated).count();
         match stated {
             0 => self.expects_nothing("sql", at, "equals: ok"),
             1 => {}

@@ -55,7 +55,11 @@ impl Validator<'_> {
             self.say_with_hint(place.at(), message, "leave `where` out, or write `host`");
         }
         if step.timeout.is_zero() {
-            self.say_with_hint(step.at, "a step that may take no time cannot be done", "write a longer `timeout`");
+            self.say_with_hint(
+                step.at,
+                "a step that may take no time cannot be done",
+                "write a longer `timeout`",
+            );
         }
     }
 
@@ -92,7 +96,11 @@ impl Validator<'_> {
             Action::Try(step) => {
                 self.all_known(Section::Checks, &step.attempt.until, at);
                 if step.attempt.attempts.is_empty() {
-                    self.if_complete(at, "this attempts nothing", "list remedies under `attempts`, cheapest first");
+                    self.if_complete(
+                        at,
+                        "this attempts nothing",
+                        "list remedies under `attempts`, cheapest first",
+                    );
                 }
                 for steps in &step.attempt.attempts {
                     self.steps(steps, at, "this attempt");

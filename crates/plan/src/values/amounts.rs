@@ -28,7 +28,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         let (number, unit_millis) = match (number.parse::<u64>(), known, unit) {
             (Ok(number), Some((_, millis)), _) => (number, millis),
             (Ok(_), None, "") => return Err("it has no unit; the units are ms, s, m, h, d, w".to_owned()),
-            (Ok(_), None, unit) => return Err(format!("`{unit}` is no unit; the units are ms, s, m, h, d, w")),
+            (Ok(_), None, unit) => {
+                return Err(format!("`{unit}` is no unit; the units are ms, s, m, h, d, w"));
+            }
             (Err(_), ..) => return Err("it is not a whole number with a unit".to_owned()),
         };
         millis = number
@@ -97,13 +99,17 @@ fn parse_bytes(text: &str) -> Result<Bytes, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(digits);
     let unit = unit.strip_prefix(' ').unwrap_or(unit);
-    let factor = bytes_of(unit).ok_or_else(|| format!("`{unit}` is no unit; the units are KB, MB, GB, TB, KiB, MiB, …"))?;
+    let factor = bytes_of(unit)
+        .ok_or_else(|| format!("`{unit}` is no unit; the units are KB, MB, GB, TB, KiB, MiB, …"))?;
     let bytes = match number.split_once('.') {
         None => number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)),
-        Some((whole, fraction)) if !whole.is_empty() && !fraction.is_empty() => {
+        Some((whole, fraction)) if !whole.is_empty() && !fraction.is_empty() && factor > 1 => {
             let number = number.parse::<f64>().ok();
             // 2^53: above it, a fraction would be made up.
-            number.map(|number| number * factor as f64).filter(|bytes| *bytes < 9e15).map(|bytes| bytes as u64)
+            number
+                .map(|number| number * factor as f64)
+                .filter(|bytes| *bytes < 9e15)
+                .map(|bytes| bytes as u64)
         }
         Some(_) => None,
     };
@@ -219,7 +225,9 @@ mod tests {
             assert_eq!(duration, Duration::from_millis(millis), "{text}");
             assert_eq!(show_duration(duration), written);
         }
-        for text in ["", "15", "m", "1.5h", "-1h", "15 minutes", "1y", "99999999999999999999d", "101000d", "1h "] {
+        for text in
+            ["", "15", "m", "1.5h", "-1h", "15 minutes", "1y", "99999999999999999999d", "101000d", "1h "]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
@@ -239,7 +247,8 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_bytes(text), Ok(Bytes(bytes)), "{text}");
         }
-        for text in ["", "B", "KB", "-1", "1.GB", ".5GB", "1XB", "1iB", "99999999PB", "1.2.3MB", "1e3"] {
+        for text in ["", "B", "KB", "-1", "1.GB", ".5GB", "1XB", "1iB", "99999999PB", "1.2.3MB", "1e3", "7.5"]
+        {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }

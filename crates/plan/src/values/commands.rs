@@ -52,8 +52,12 @@ pub const TEMPLATE_NAMES: [&str; 11] = [
 /// Functions that minijinja has.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
-/// Longest template: a script that is longer is a file of its own.
-const TEMPLATE_BYTES_MAX: usize = 64 << 10;
+/// Longest command: a script that is longer is a file of its own.
+const COMMAND_BYTES_MAX: usize = 64 << 10;
+
+/// Longest command in which anything is put: the parser of templates recurses over operators (measured: 8000 times `-`
+/// overflow a stack of 2 MiB).
+const TEMPLATE_BYTES_MAX: usize = 4 << 10;
 
 impl Template {
     /// Gives the template as it was written.
@@ -88,16 +92,25 @@ fn explain(error: &minijinja::Error) -> TemplateError {
 
 /// Tells what is wrong with a template, and what to do.
 fn problem(text: &str) -> Option<(String, String)> {
-    if text.len() > TEMPLATE_BYTES_MAX {
-        let message = format!("the command has {} bytes, and at most {TEMPLATE_BYTES_MAX} are read", text.len());
+    let is_template = ["{{", "{%", "{//"].into_iter().any(|start| text.contains(start));
+    let (what, most) = match is_template {
+        true => ("a command with `{{` or `{%` in it", TEMPLATE_BYTES_MAX),
+        false => ("a command", COMMAND_BYTES_MAX),
+    };
+    if text.len() > most {
+        let message = format!("{what} has at most {most} bytes, and this has {}", text.len());
         return Some((message, "put the script into a file of a component".to_owned()));
+    }
+    if !is_template {
+        return None;
     }
     let environment = environment();
     let template = match environment.template_from_str(text) {
         Ok(template) => template,
         Err(error) => {
             let TemplateError { line, why } = explain(&error);
-            let hint = "`{{` and `{%` begin a template; write {% raw %}…{% endraw %} around those of the shell";
+            let hint =
+                "`{{` and `{%` begin a template; write {% raw %}…{% endraw %} around those of the shell";
             return Some((format!("line {line} of the command is not a template: {why}"), hint.to_owned()));
         }
     };
@@ -202,7 +215,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_template_is_known_before_it_is_rendered() {
-        assert_eq!(problem("echo {{ name }} {% for i in range(3) %}{{ i }}{% endfor %} ${HOME:-/root} ${#array}"), None);
+        assert_eq!(
+            problem("echo {{ name }} {% for i in range(3) %}{{ i }}{% endfor %} ${HOME:-/root} ${#array}"),
+            None
+        );
         for text in ["echo {{ name", "echo {{ nmae }}", "{% if %}"] {
             assert!(problem(text).is_some(), "{text}");
         }

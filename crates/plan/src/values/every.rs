@@ -170,9 +170,9 @@ impl Cron {
         const LENGTHS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
         let first_day = self.days.trailing_zeros();
         self.either_day
-            || (1..=12_u32).zip(LENGTHS).any(|(month, length)| {
-                self.months & (1 << month) != 0 && first_day <= length
-            })
+            || (1..=12_u32)
+                .zip(LENGTHS)
+                .any(|(month, length)| self.months & (1 << month) != 0 && first_day <= length)
     }
 }
 
@@ -229,7 +229,9 @@ mod tests {
         for (text, written) in cases {
             assert_eq!(parse_every(text).map(|every| every.to_string()), Ok(written.to_owned()), "{text}");
         }
-        for text in ["", "0s", "dayly", "0 2 * *", "60 * * * *", "0 2 31 2 *", "5-1 * * * *", "*/0 * * * *", "@daily"] {
+        for text in
+            ["", "0s", "dayly", "0 2 * *", "60 * * * *", "0 2 31 2 *", "5-1 * * * *", "*/0 * * * *", "@daily"]
+        {
             assert!(parse_every(text).is_err(), "{text}");
         }
     }

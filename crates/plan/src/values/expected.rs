@@ -34,6 +34,9 @@ impl Pattern {
 }
 
 /// A JMESPath expression that was compiled once, so that it is known to be valid.
+///
+/// A plan may compare with a bare number (`length(@) > 0`), which JMESPath itself wants between backticks; here it has
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonExpression(pub(crate) String);
 
@@ -100,7 +103,11 @@ impl Decode for TextMatch {
         };
         let [Entry { key, key_at, value, .. }] = entries.as_slice() else {
             let hint = "write exactly one of: contains, equals, matches";
-            reader.say_with_hint(node.key_at.unwrap_or(node.at), "this says not exactly one thing about a text", hint);
+            reader.say_with_hint(
+                node.key_at.unwrap_or(node.at),
+                "this says not exactly one thing about a text",
+                hint,
+            );
             return None;
         };
         match key.as_str() {
@@ -170,18 +177,29 @@ impl Decode for Pattern {
     }
 }
 
-/// Longest JMESPath expression: its parser recurses, and a deeper one than this cannot be written.
-const EXPRESSION_BYTES_MAX: usize = 2000;
+/// Longest JMESPath expression: its parser recurses (measured: 1900 `[` overflow a stack of 2 MiB).
+const EXPRESSION_BYTES_MAX: usize = 500;
+
+fn compile(text: &str) -> Result<String, String> {
+    jmespath::compile(text).map(|_| text.to_owned()).map_err(|error| error.reason.to_string())
+}
+
+/// Puts numbers that something is compared with between backticks, as JMESPath wants them: `length(@) > 0`.
+fn with_numbers(text: &str) -> String {
+    let number =
+        regex::Regex::new(r"(==|!=|<=?|>=?)\s*(-?[0-9]+(?:\.[0-9]+)?)").expect("the expression is valid");
+    number.replace_all(text, "$1 `$2`").into_owned()
+}
 
 impl Decode for JsonExpression {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = String::decode(node, reader)?;
         let valid = match text.len() > EXPRESSION_BYTES_MAX {
             true => Err(format!("it is longer than {EXPRESSION_BYTES_MAX} bytes")),
-            false => jmespath::compile(&text).map(drop).map_err(|error| error.reason.to_string()),
+            false => compile(&text).or_else(|why| compile(&with_numbers(&text)).map_err(|_| why)),
         };
         match valid {
-            Ok(()) => Some(Self(text)),
+            Ok(expression) => Some(Self(expression)),
             Err(why) => {
                 let hint = "for example \"length(@) > `0`\"; see https://jmespath.org";
                 reader.say_with_hint(node.at, format!("`{text}` is not a JMESPath expression: {why}"), hint);
@@ -235,7 +253,9 @@ impl Decode for Status {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
         reader.parsed(node, "a status of HTTP", "200 or 2xx", |text| {
             let class = text.strip_suffix("xx").filter(|class| class.len() == 1);
-            if let Some(class) = class.and_then(|class| class.parse::<u8>().ok()).filter(|class| (1..=5).contains(class)) {
+            if let Some(class) =
+                class.and_then(|class| class.parse::<u8>().ok()).filter(|class| (1..=5).contains(class))
+            {
                 return Ok(Self::Class(class));
             }
             let status = text.parse::<u16>().ok().filter(|status| (100..600).contains(status));
@@ -305,9 +325,15 @@ impl Decode for PathBuf {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = String::decode(node, reader)?;
         let problem = if text.contains("${") {
-            Some(("a path is not looked up late", "write it out, and what differs elsewhere under `environments`"))
+            Some((
+                "a path is not looked up late",
+                "write it out, and what differs elsewhere under `environments`",
+            ))
         } else if text == "~" || text.starts_with("~/") {
-            Some(("`~` is not replaced in a path", "write the directory out, or a path relative to the plan file"))
+            Some((
+                "`~` is not replaced in a path",
+                "write the directory out, or a path relative to the plan file",
+            ))
         } else if text.contains('\0') {
             Some(("no path can hold a zero byte", "remove it"))
         } else {

@@ -204,7 +204,11 @@ impl Reference {
             "env" => Source::Env,
             "file" => Source::File,
             "host" => Source::Host,
-            _ => return Err(format!("`${{{inside}}}` is none of ${{env:NAME}}, ${{file:PATH}}, ${{host:NAME}}")),
+            _ => {
+                return Err(format!(
+                    "`${{{inside}}}` is none of `${{env:NAME}}`, `${{file:PATH}}`, `${{host:NAME}}`"
+                ));
+            }
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         match source {
@@ -314,7 +318,16 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for written in ["${TOKEN}", "${env:}", "${env:A B}", "${env:A", "${host:colour}", "${vault:x}", "${}", "${env:A-B}"] {
+        for written in [
+            "${TOKEN}",
+            "${env:}",
+            "${env:A B}",
+            "${env:A",
+            "${host:colour}",
+            "${vault:x}",
+            "${}",
+            "${env:A-B}",
+        ] {
             assert!(Late::parse(written).is_err(), "{written}");
         }
     }
@@ -324,7 +337,8 @@ mod tests {
         let late = Late::parse("Bearer ${env:TOKEN}").expect("a reference");
         let secret = late.resolve(&Known).expect("it is known");
         assert_eq!(format!("{secret:?} {late:?}"), "Secret(…) Late(\"Bearer ${env:TOKEN}\")");
-        let error = Late::parse("${env:OTHER}").expect("a reference").resolve(&Known).expect_err("it is unknown");
+        let error =
+            Late::parse("${env:OTHER}").expect("a reference").resolve(&Known).expect_err("it is unknown");
         assert_eq!(error.to_string(), "failed to resolve ${env:OTHER}: it is not set");
     }
 }

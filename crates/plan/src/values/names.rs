@@ -112,9 +112,18 @@ pub struct Unknown {
 const KNOWN_MAX: usize = 20;
 
 impl Unknown {
-    pub(crate) fn new<'k>(what: &'static str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> Self {
+    pub(crate) fn new<'k>(
+        what: &'static str,
+        name: &str,
+        known: impl Iterator<Item = &'k str> + Clone,
+    ) -> Self {
         let suggestion = suggest::closest(name, known.clone()).map(str::to_owned);
-        Self { what, name: name.to_owned(), suggestion, known: known.take(KNOWN_MAX).map(str::to_owned).collect() }
+        Self {
+            what,
+            name: name.to_owned(),
+            suggestion,
+            known: known.take(KNOWN_MAX).map(str::to_owned).collect(),
+        }
     }
 
     /// Says what is there instead.
@@ -167,6 +176,8 @@ const NAME: &str = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$";
 
 impl Decode for Name {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
+        // A number would be another one when it is written another way: `1.0` and `1.00`.
+        reader.text(node)?;
         let parse = |text: &str| check_name(text).map(|()| Self { text: text.to_owned(), at: node.at });
         reader.parsed(node, "a name", "web-1", parse)
     }
@@ -176,7 +187,7 @@ impl Decode for Name {
     }
 
     fn schema(_: &mut Schemas) -> Json {
-        json!({ "type": ["string", "integer"], "pattern": NAME })
+        json!({ "type": "string", "pattern": NAME })
     }
 }
 

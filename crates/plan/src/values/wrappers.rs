@@ -28,7 +28,7 @@ impl<T> Given<T> {
     }
 
     /// Wraps what a plan gave.
-    pub const fn given(value: T) -> Self {
+    pub const fn by_plan(value: T) -> Self {
         Self { value, is_default: false }
     }
 }
@@ -94,7 +94,7 @@ impl<T: Decode> fmt::Display for Given<T> {
 
 impl<T: Decode> Decode for Given<T> {
     fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
-        T::decode(node, reader).map(Self::given)
+        T::decode(node, reader).map(Self::by_plan)
     }
 
     fn encode(&self) -> Option<Json> {
@@ -165,7 +165,8 @@ impl Decode for Version {
         if text == "1" {
             return Some(Self);
         }
-        let message = format!("this plan is written in version `{text}` of the plan language, and 1 is known");
+        let message =
+            format!("this plan is written in version `{text}` of the plan language, and 1 is known");
         reader.say_with_hint(node.at, message, "write `lifeboat: 1`, or use a newer Lifeboat");
         None
     }

@@ -6,7 +6,8 @@ use crate::{HUB, read};
 fn every_step_has_a_timeout_and_says_whether_it_is_the_default() {
     let plan = read(HUB);
     let lost = plan.scenario("server-lost").expect("it is there");
-    let told: Vec<String> = lost.steps.iter().map(|step| format!("{}: {}", step.action.kind(), step.timeout)).collect();
+    let told: Vec<String> =
+        lost.steps.iter().map(|step| format!("{}: {}", step.action.kind(), step.timeout)).collect();
     assert_eq!(
         told,
         [

@@ -3,10 +3,12 @@
 
 mod broken;
 mod defaults;
+mod json;
+mod made_up;
 mod schema;
 mod whole;
 
-/// The plan of the design, with a service of a kind that is there, and the rest of its runbook's scenarios.
+/// The plan of the design with a service of a kind that is there, and all scenarios of the runbook behind it.
 const HUB: &str = include_str!("plans/hub.yaml");
 
 /// A plan in which every key of the language stands once at least.
