@@ -373,9 +373,8 @@ impl<'a> Walker<'a> {
         ends.sort_by_key(|(index, _)| *index);
         let mut first = End::Settled;
         for (_, end) in ends {
-            match (end?, &first) {
-                (End::Failed(failure), End::Settled) => first = End::Failed(failure),
-                _ => {}
+            if let (End::Failed(failure), End::Settled) = (end?, &first) {
+                first = End::Failed(failure);
             }
         }
         Ok(first)

@@ -214,6 +214,9 @@ pub fn willing(entry: &Entry) -> Vec<(&'static str, Verb)> {
     }
 }
 
+/// What happens to the world when something is written down.
+pub type OnEntry = Box<dyn FnMut(&Entry) + Send>;
+
 /// A world, a clock, a journal and people.
 pub struct Bench {
     pub world: World,
@@ -223,7 +226,7 @@ pub struct Bench {
     pub interrupt: AtomicBool,
     pub answer_within: Option<Duration>,
     pub react: React,
-    pub on_entry: Mutex<Box<dyn FnMut(&Entry) + Send>>,
+    pub on_entry: Mutex<OnEntry>,
 }
 
 impl Bench {

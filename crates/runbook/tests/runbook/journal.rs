@@ -19,8 +19,7 @@ fn runbook_of_two() -> Runbook {
 fn whole() -> Vec<u8> {
     let bench = Bench::new(nobody);
     bench.begin(&runbook_of_two()).unwrap();
-    let bytes = bench.bytes.lock().unwrap().clone();
-    bytes
+    std::mem::take(&mut *bench.bytes.lock().unwrap())
 }
 
 fn line_ends(bytes: &[u8]) -> Vec<usize> {

@@ -36,9 +36,9 @@ impl Actions for Files {
     }
 
     fn probe(&self, action: &Action, _: &StepContext<'_>) -> Probe {
-        match self.file(action).exists() {
-            true => Probe::Done(Performed::new("was done")),
-            false => Probe::NotDone,
+        match fs::read(self.file(action)) {
+            Ok(bytes) if !bytes.is_empty() => Probe::Done(Performed::new("was done")),
+            _ => Probe::NotDone,
         }
     }
 
@@ -85,12 +85,19 @@ fn helper_that_runs_until_it_is_killed() {
     run_or_resume(Path::new(&folder)).unwrap();
 }
 
+/// How many lines the journal has; none if it is not there.
+fn length(path: &Path) -> usize {
+    fs::read(path).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+}
+
 #[test]
 fn killed_at_any_moment_everything_is_done_once() {
     let mut killed_in_the_middle = 0;
-    for round in 0..6_u64 {
+    for round in 0..4 {
         let folder = tempfile::tempdir().unwrap();
-        for kill in 0..40_u64 {
+        let path = folder.path().join("run.journal");
+        for kill in 0..40 {
+            let before = length(&path);
             let mut helper = Command::new(std::env::current_exe().unwrap())
                 .args(["--ignored", "--exact", "sigkill::helper_that_runs_until_it_is_killed", "--skip"])
                 .arg(folder.path())
@@ -98,11 +105,17 @@ fn killed_at_any_moment_everything_is_done_once() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            std::thread::sleep(Duration::from_millis(15 + (round * 7 + kill * 13) % 40));
+            // Some lines further on, and then somewhere between two lines.
+            let lines = 1 + (round * 3 + kill) % 7;
+            while length(&path) < before + lines && helper.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            std::thread::sleep(Duration::from_micros(
+                u64::try_from((round * 7 + kill * 13) % 50).unwrap() * 100,
+            ));
             helper.kill().unwrap();
             helper.wait().unwrap();
-            let state = read(&folder.path().join("run.journal")).map(|read| read.state);
-            if state.is_ok_and(|state| state.outcome().is_some()) {
+            if read(&path).is_ok_and(|read| read.state.outcome().is_some()) {
                 break;
             }
             killed_in_the_middle += 1;
@@ -117,5 +130,5 @@ fn killed_at_any_moment_everything_is_done_once() {
             assert_eq!(fs::read_to_string(folder.path().join(&name)).unwrap(), "done\n", "{name}");
         }
     }
-    assert!(killed_in_the_middle > 6, "hardly any kill came while there was something to kill");
+    assert!(killed_in_the_middle > 8, "hardly any kill came while there was something to kill");
 }
