@@ -50,6 +50,6 @@ pub use model::{Action, Body, DEPTH_MAX, InvalidRunbook, OnFailure, Pattern, Rem
 pub use observer::{NoObserver, Observer};
 pub use order::{ControlDirectory, Controls, NoControls, Order, OrderQueue, Verb};
 pub use state::{
-    IllegalEvent, Incarnated, Interval, PhaseTime, Reason, RunStatus, State, Status, StepState, StepView,
-    UndoView, Verdict, Waiting,
+    IllegalEvent, Incarnated, Interval, PhaseTime, Reason, RemedyState, RunStatus, State, Status, StepState,
+    StepView, UndoView, Verdict, Waiting,
 };

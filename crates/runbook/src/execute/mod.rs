@@ -123,9 +123,9 @@ pub fn begin(journal: Journal, begun: RunBegun, env: Environment<'_>) -> Result<
         let why = format!("the journal is that of {}", journal.run());
         return Err(Error::NotNow { verb: "begin", run: begun.run, why });
     }
-    let event = as_journaled(Event::RunBegun(Box::new(begun)));
+    let event = as_journaled(&Event::RunBegun(Box::new(begun)));
     let recorder = Recorder::begin(journal, event, env)?;
-    execute(recorder, |recorder| recorder.take_up(), |walker| walker.walk())
+    execute(recorder, take_up, walk)
 }
 
 /// Takes up a run that was killed, suspended, or ended without being verified, and executes it to its end. The orders
@@ -145,7 +145,7 @@ pub fn resume(journal: Journal, by: &str, orders: Vec<Order>, env: Environment<'
         orders.into_iter().try_for_each(|order| recorder.record(Event::Ordered(order)))?;
         recorder.take_orders(false)
     };
-    execute(recorder, prepare, |walker| walker.walk())
+    execute(recorder, prepare, walk)
 }
 
 /// Takes back what succeeded, the last first. Takes up a rollback that was killed or stuck; the orders (skip an undo) are
@@ -263,16 +263,18 @@ fn refuse(verb: &'static str, recorder: &Recorder<'_>, refusal: Result<(), Strin
 }
 
 /// The event as a reader of the journal will see it, with times in whole milliseconds, so that the live run follows the very same.
-fn as_journaled(event: Event) -> Event {
-    let text = serde_json::to_string(&event).expect("an event has no map whose keys are not text");
+fn as_journaled(event: &Event) -> Event {
+    let text = serde_json::to_string(event).expect("an event has no map whose keys are not text");
     serde_json::from_str(&text).expect("what was written as an event is read as one")
 }
 
-impl Walker<'_> {
-    /// Does what is to be done and ends the run.
-    fn walk(&self) -> Result<(), Halt> {
-        self.steps(&self.runbook.steps, None)?;
-        let outcome = self.recorder.with(|state| state.verdict().outcome);
-        self.recorder.record(Event::RunEnded { outcome })
-    }
+fn take_up(recorder: &Recorder<'_>) -> Result<(), Halt> {
+    recorder.take_up()
+}
+
+/// Does what is to be done and ends the run.
+fn walk(walker: &Walker<'_>) -> Result<(), Halt> {
+    walker.steps(&walker.runbook.steps, None)?;
+    let outcome = walker.recorder.with(|state| state.verdict().outcome);
+    walker.recorder.record(Event::RunEnded { outcome })
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Environment, Error};
 use crate::event::{Entry, Event, Incarnation};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, same_run};
 use crate::model::StepId;
 use crate::order::Order;
 use crate::state::{RunStatus, State, StepState};
@@ -66,6 +66,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn reopen(journal: Journal, env: Environment<'a>) -> Result<Self, Error> {
         let Some(last) = journal.entries().last() else { return Err(JournalError::Empty.into()) };
         let state = State::replay(journal.entries())?;
+        same_run(journal.run(), &state)?;
         let base = continued_at(&state, last, env);
         Ok(Self::new(journal, state, base, env))
     }

@@ -24,7 +24,7 @@ use super::recorder::{Halt, Recorder};
 use crate::actions::{Answer, Failure, FailureKind, Performed, Probe, StepContext};
 use crate::event::{Decision, Event, Question};
 use crate::model::{Action, Body, OnFailure, Runbook, Step, StepId};
-use crate::state::{Status, StepState};
+use crate::state::{RemedyState, Status, StepState};
 
 /// How often the executor looks around while it waits: soon enough for a person, seldom enough to cost nothing.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -203,8 +203,8 @@ impl<'a> Walker<'a> {
         if failure.kind == FailureKind::Interrupted {
             return self.fail(step, failure.clone());
         }
-        if let Some(index) = state.remedies.iter().find(|(_, ended)| ended.is_none()).map(|(index, _)| *index)
-        {
+        let mut remedies = state.remedies.iter();
+        if let Some((&index, _)) = remedies.find(|(_, remedy)| **remedy == RemedyState::Running) {
             self.remedy(step, index, parent)?;
             return Ok(Next::Again);
         }
@@ -222,8 +222,12 @@ impl<'a> Walker<'a> {
             self.ask_people(step, Question::Failed { failure: failure.clone() }, None)?;
             return Ok(Next::Again);
         }
-        let refused = state.remedies.values().flatten().filter_map(|ended| ended.as_ref().err()).next_back();
-        let message = match refused {
+        let why = state.remedies.values().rev().find_map(|remedy| match remedy {
+            RemedyState::Failed(failure) => Some(&failure.message),
+            RemedyState::Refused(why) => Some(why),
+            RemedyState::Running | RemedyState::Done => None,
+        });
+        let message = match why {
             Some(why) => format!("{}; its remedy did not help: {why}", failure.message),
             None => failure.message.clone(),
         };
@@ -369,9 +373,8 @@ impl<'a> Walker<'a> {
         ends.sort_by_key(|(index, _)| *index);
         let mut first = End::Settled;
         for (_, end) in ends {
-            match (end?, &first) {
-                (End::Failed(failure), End::Settled) => first = End::Failed(failure),
-                _ => {}
+            if let (End::Failed(failure), End::Settled) = (end?, &first) {
+                first = End::Failed(failure);
             }
         }
         Ok(first)

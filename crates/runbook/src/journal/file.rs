@@ -136,8 +136,22 @@ impl Sink for File {
 pub fn read(path: &Path) -> Result<Replayed, JournalError> {
     let bytes =
         fs::read(path).map_err(|source| JournalError::Io { verb: "read", path: path.to_owned(), source })?;
-    let Parsed { entries, torn, .. } = parse(&bytes)?;
-    Ok(Replayed { state: State::replay(&entries)?, entries, torn })
+    let Parsed { run, entries, torn, .. } = parse(&bytes)?;
+    if entries.is_empty() {
+        return Err(JournalError::Empty);
+    }
+    let state = State::replay(&entries)?;
+    same_run(&run, &state)?;
+    Ok(Replayed { state, entries, torn })
+}
+
+/// The first line and the first entry must be of one run.
+pub(crate) fn same_run(run: &str, state: &State) -> Result<(), JournalError> {
+    if state.run() == run {
+        return Ok(());
+    }
+    let why = format!("it is in the journal of run {run}, and says that it is of {}", state.run());
+    Err(JournalError::Damaged { line: 2, why })
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {

@@ -19,6 +19,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Longer sums find no more damage, and shorter lines are easier to look at.
 const SUM_BYTES: usize = 8;
 
+/// Fewer zeros than this are damage to what was there, and not blocks that never were.
+const ZEROS_MIN: usize = 8;
+
 const BEFORE_SUM: &str = "{\"sum\":\"";
 const BEFORE_ENTRY: &str = "\",\"entry\":";
 const AFTER_ENTRY: &str = "}";
@@ -82,7 +85,8 @@ pub(super) fn line(before: &Sum, entry: &Entry) -> (String, Sum) {
     (format!("{BEFORE_SUM}{}{BEFORE_ENTRY}{text}{AFTER_ENTRY}\n", sum.0), sum)
 }
 
-/// Takes the text of a journal apart. A last line that is not whole is left out and reported as torn; any other damage is an error.
+/// Takes the text of a journal apart. A last line that has no end, or was never wholly written, is left out
+/// and reported as torn; any other damage is an error.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, JournalError> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
         return Err(JournalError::Empty);
@@ -105,7 +109,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, JournalError> {
                 parsed.sum = sum;
                 parsed.whole_bytes += length;
             }
-            Err(_) if is_last => {
+            Err(_) if is_last && (end.is_none() || was_never_written(rest)) => {
                 parsed.torn = true;
                 break;
             }
@@ -113,6 +117,12 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, JournalError> {
         }
     }
     Ok(parsed)
+}
+
+/// After a power cut a file can be as long as the line would have made it, with zeros where the line's blocks had not been
+/// written. JSON holds none.
+fn was_never_written(line: &[u8]) -> bool {
+    line.windows(ZEROS_MIN).any(|window| window.iter().all(|byte| *byte == 0))
 }
 
 fn first_line(line: &[u8]) -> Result<Parsed, JournalError> {

@@ -8,7 +8,7 @@
 //!
 //! # Crash
 //! An append is one write and one sync, and is acknowledged after both. A kill or a power cut can therefore only
-//! hurt the last line, which nobody was told of: a last line that is not whole is dropped, and cut off when the journal is
+//! hurt the last line, which nobody was told of: a last line without an end, or with a stretch of zeros, is dropped, and cut off when the journal is
 //! opened for appending. Any other line that is not as it was written is an error.
 //!
 //! # Concurrency
@@ -18,6 +18,7 @@
 mod file;
 mod format;
 
+pub(crate) use file::same_run;
 pub use file::{Journal, Sink, read};
 pub use format::{FORMAT_VERSION, Parsed, parse};
 

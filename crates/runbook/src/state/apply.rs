@@ -3,10 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{IllegalEvent, Incarnated, Interval, Parent, RunStatus, State, Status, StepState, Waiting};
+use super::{
+    IllegalEvent, Incarnated, Interval, Parent, RemedyState, RunStatus, State, Status, StepState, Waiting,
+};
 use crate::actions::{Answer, Failure, Performed};
 use crate::event::{Decision, Entry, Event, Incarnation, Outcome, Question};
 use crate::model::{Body, OnFailure, Step, StepId};
+
+/// Why a step is to be done again. A remedy is applied once, unless a person wants the step tried again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anew {
+    ByItself,
+    ByPerson,
+}
 
 /// Why an event cannot be.
 pub(super) type Illegal<T = ()> = Result<T, String>;
@@ -143,6 +152,7 @@ impl State {
         for state in self.steps.values_mut() {
             state.rest(died_at);
             state.interrupted = state.open;
+            state.undoing = false;
         }
         let incarnation = incarnation.clone();
         self.incarnations.push(Incarnated { incarnation, from: at, to: at, suspended: None });
@@ -158,30 +168,32 @@ impl State {
         self.aborted = None;
         self.end_pause(at);
         let begun = Arc::clone(&self.begun);
-        begun.runbook.steps.iter().for_each(|step| self.reopen(step));
+        begun.runbook.steps.iter().for_each(|step| self.reopen(step, Anew::ByPerson));
         Ok(())
     }
 
     /// Makes a step that had failed pending again; what had succeeded inside stays as it is, but for the attempts of a try,
     /// which only make sense from the first.
-    pub(super) fn reopen(&mut self, step: &Step) {
+    fn reopen(&mut self, step: &Step, anew: Anew) {
         let state = self.steps.get_mut(&step.id).expect("every step of the runbook has a state");
         if matches!(state.status, Status::Failed { tolerated: false, .. }) {
+            let remedies = std::mem::take(&mut state.remedies);
             state.renew();
-            self.reopen_inside(step);
+            if anew == Anew::ByItself {
+                state.remedies = remedies;
+            }
+            self.reopen_inside(step, anew);
         }
     }
 
     /// Makes pending again what had failed inside a step.
-    pub(super) fn reopen_inside(&mut self, step: &Step) {
-        self.reopen_children(step);
-        self.renew_remedies(step);
-    }
-
-    fn reopen_children(&mut self, step: &Step) {
+    pub(super) fn reopen_inside(&mut self, step: &Step, anew: Anew) {
         let is_try = matches!(step.body, Body::Try { .. });
         for child in step.children() {
-            if is_try { self.renew(child) } else { self.reopen(child) }
+            if is_try { self.renew(child) } else { self.reopen(child, anew) }
+        }
+        if anew == Anew::ByPerson {
+            self.renew_remedies(step);
         }
     }
 
@@ -227,10 +239,7 @@ impl State {
         state.first_started.get_or_insert(at);
         state.work(at);
         if retried {
-            self.reopen_children(step);
-        }
-        if renewed {
-            self.renew_remedies(step);
+            self.reopen_inside(step, if renewed { Anew::ByPerson } else { Anew::ByItself });
         }
         Ok(())
     }
@@ -255,7 +264,7 @@ impl State {
         let approved = matches!(&state.decision, Some((Question::LossyRemedy { remedy, .. }, Decision::Approved { .. })) if *remedy == index);
         require(remedy.loses.is_none() || approved, || format!("nobody approved what remedy {index} loses"))?;
         state.decision = None;
-        state.remedies.insert(index, None);
+        state.remedies.insert(index, RemedyState::Running);
         state.work(at);
         Ok(())
     }
@@ -266,11 +275,11 @@ impl State {
         let steps = step.remedies.get(index).map(|remedy| remedy.steps.as_slice()).unwrap_or_default();
         let through = self.all_settled(steps);
         let state = self.between_attempts(id)?;
-        require(state.remedies.get(&index) == Some(&None), || {
+        require(state.remedies.get(&index) == Some(&RemedyState::Running), || {
             format!("remedy {index} of step {id} had not begun")
         })?;
         require(through || failure.is_some(), || format!("remedy {index} of step {id} is not through"))?;
-        state.remedies.insert(index, Some(failure.cloned().map_or(Ok(()), Err)));
+        state.remedies.insert(index, failure.cloned().map_or(RemedyState::Done, RemedyState::Failed));
         state.mended = failure.is_none();
         // An attempt that a remedy follows does not use up a retry.
         state.failed_attempts = state.failed_attempts.saturating_sub(u32::from(state.mended));
@@ -417,7 +426,7 @@ impl State {
             _ => {}
         }
         if let (Question::LossyRemedy { remedy, .. }, Some(why)) = (&waiting.question, refused(decision)) {
-            state.remedies.insert(*remedy, Some(Err(Failure::could_not_run(why))));
+            state.remedies.insert(*remedy, RemedyState::Refused(why));
         }
         state.decision = Some((waiting.question, decision.clone()));
         state.work(at);
@@ -477,6 +486,7 @@ impl State {
     fn start_undo(&mut self, id: &StepId, undo: usize) -> Illegal {
         self.require_undo(id, undo)?;
         let state = self.steps.get_mut(id).expect("what is to be undone has a state");
+        require(!state.undoing, || format!("undo {undo} of step {id} is being done"))?;
         state.undoing = true;
         Ok(())
     }
@@ -531,7 +541,7 @@ impl State {
         let state = &self.steps[parent];
         let under_way = match remedy {
             None => state.open && !state.interrupted,
-            Some(index) => state.remedies.get(index) == Some(&None),
+            Some(index) => state.remedies.get(index) == Some(&RemedyState::Running),
         };
         require(state.status == Status::Running && under_way, || format!("step {parent} is not being done"))
     }

@@ -105,8 +105,8 @@ pub struct StepState {
     pub decision: Option<(Question, Decision)>,
     /// When people were waited for.
     pub waits: Vec<Interval>,
-    /// The remedies that were begun: index, and once ended, why it failed if it did.
-    pub remedies: BTreeMap<usize, Option<Result<(), Failure>>>,
+    /// The remedies that were begun or refused, by their index.
+    pub remedies: BTreeMap<usize, RemedyState>,
     /// Whether a remedy was applied since the last attempt failed, so that the step is to be tried again.
     pub mended: bool,
     /// The last answer of its check that was written down in the present attempt, and how often it was asked.
@@ -123,6 +123,19 @@ pub struct StepState {
     pub undo_failure: Option<Failure>,
     /// Who wants that undo left out and why, until that is done.
     pub undo_skip_ordered: Option<(String, String)>,
+}
+
+/// Where a remedy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemedyState {
+    /// Its steps are being done.
+    Running,
+    /// They are through.
+    Done,
+    /// One of them was given up.
+    Failed(Failure),
+    /// What it loses was not approved, for this reason.
+    Refused(String),
 }
 
 /// Where a step is.

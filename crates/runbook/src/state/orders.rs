@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::apply::Illegal;
+use super::apply::{Anew, Illegal};
 use super::{RunStatus, State, Status, Waiting};
 use crate::event::{Decision, Outcome};
 use crate::model::{Step, StepId};
@@ -193,7 +193,7 @@ impl State {
         let begun = Arc::clone(&self.begun);
         let step = begun.runbook.find(id).expect("the order was not refused");
         self.steps.get_mut(id).expect("the order was not refused").renew();
-        self.reopen_inside(step);
+        self.reopen_inside(step, Anew::ByPerson);
         let mut parent = self.parents[id].step.clone();
         while let Some(id) = parent {
             let state = self.steps.get_mut(&id).expect("every step of the runbook has a state");

@@ -5,7 +5,7 @@
 //! not reached or not shown makes the run *not proven*; and so does a run in which no check held. What failed inside a
 //! try or a remedy does not count, because their check or the next attempt decides; what was skipped or not shown there does.
 
-use super::{RunStatus, State, Status};
+use super::{RemedyState, RunStatus, State, Status};
 use crate::actions::{FailureKind, Proven};
 use crate::event::Outcome;
 use crate::model::{Body, Step, StepId};
@@ -103,7 +103,8 @@ impl State {
             self.judge(child, decides && !in_try, verdict);
         }
         for (index, remedy) in step.remedies.iter().enumerate() {
-            let begun = self.steps[&step.id].remedies.contains_key(&index);
+            let state = self.steps[&step.id].remedies.get(&index);
+            let begun = state.is_some_and(|state| !matches!(state, RemedyState::Refused(_)));
             if let (true, Some(loses)) = (begun, &remedy.loses) {
                 verdict.losses.push((step.id.clone(), loses.clone()));
             }
