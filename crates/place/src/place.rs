@@ -137,7 +137,7 @@ impl Place {
         command: &Command,
         start: impl FnOnce(&mut std::process::Command) -> io::Result<T> + Send,
     ) -> Result<T> {
-        let spawn = || run::prepare(command).and_then(|mut prepared| start(&mut prepared));
+        let spawn = || run::prepare(command, self).and_then(|mut prepared| start(&mut prepared));
         let spawned = match &self.inside {
             None => spawn(),
             Some(inside) => inside.as_command(spawn)?,

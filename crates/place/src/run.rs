@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LAST_OUTPUT: Duration = Duration::from_millis(300);
 
 /// Turns the data into what the standard library starts; to be called on a thread that is in the place.
-pub(crate) fn prepare(command: &Command) -> io::Result<std::process::Command> {
+pub(crate) fn prepare(command: &Command, place: &Place) -> io::Result<std::process::Command> {
     let mut prepared = std::process::Command::new(&command.program);
     prepared.args(&command.arguments).current_dir(&command.directory);
     if command.clean_environment {
@@ -48,7 +48,7 @@ pub(crate) fn prepare(command: &Command) -> io::Result<std::process::Command> {
         Input::Bytes(_) => Stdio::piped(),
         Input::File(path) => File::open(path)?.into(),
     });
-    sys::in_own_session(&mut prepared);
+    sys::in_own_session(&mut prepared, place.is_twin());
     Ok(prepared)
 }
 

@@ -32,7 +32,8 @@ const SPLIT_ENTRIES_MAX: usize = 2000;
 
 /// What every twin lacks that a program might ask for.
 const OF_EVERYBODY: &str = "there is no network but lo, no systemd and no D-Bus; nothing can be mounted, traced or \
-    scheduled as real-time; io_uring, kernel keyrings, sockets to the hypervisor and 32-bit programs are refused";
+    scheduled as real-time; user namespaces, io_uring, kernel keyrings, sockets to the hypervisor and 32-bit programs are refused; \
+    a crash leaves no core";
 
 /// What a twin of an ordinary user lacks.
 const OF_AN_ORDINARY_USER: &str = "there is one user and one group: files of others can be read as far as this \

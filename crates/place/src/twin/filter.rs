@@ -4,6 +4,9 @@
 //! - **Sockets to the hypervisor** (`AF_VSOCK`) belong to no network namespace.
 //! - **io_uring** opens such sockets without a system call that a filter could see. Programs are prepared for
 //!   its absence, because containers commonly lack it too.
+//! - **User namespaces** would give their maker every capability again, if only in it: enough to mount the
+//!   control groups that the twin shares with Lifeboat. `clone3`, whose flags a filter cannot see, is told to be
+//!   absent; everybody falls back to `clone`.
 //! - **Programs of another architecture** (32-bit ones on a 64-bit kernel) would name these calls by numbers
 //!   and arguments that the filter cannot tell; they get nothing at all.
 //!
@@ -53,20 +56,35 @@ fn program() -> Vec<sock_filter> {
         if_at_least(X32),
         refuse(libc::ENOSYS),
     ];
-    for number in REFUSED {
-        let number = u32::try_from(number).expect("numbers of system calls are small");
-        program.extend([if_equal(number), refuse(libc::EPERM)]);
+    for call in REFUSED {
+        program.extend([if_equal(number(call)), refuse(libc::EPERM)]);
     }
-    let socket = u32::try_from(libc::SYS_socket).expect("numbers of system calls are small");
-    let vsock = libc::AF_VSOCK.cast_unsigned();
+    program.extend([if_equal(number(libc::SYS_clone3)), refuse(libc::ENOSYS)]);
+    for call in [libc::SYS_clone, libc::SYS_unshare] {
+        program.extend([
+            jump(libc::BPF_JEQ, number(call), 0, 4),
+            load(FIRST_ARGUMENT_AT),
+            jump(libc::BPF_JSET, libc::CLONE_NEWUSER.cast_unsigned(), 0, 1),
+            refuse(libc::EPERM),
+            allow(),
+        ]);
+    }
     program.extend([
-        jump(libc::BPF_JEQ, socket, 0, 3),
+        jump(libc::BPF_JEQ, number(libc::SYS_socket), 0, 3),
         load(FIRST_ARGUMENT_AT),
-        if_equal(vsock),
+        if_equal(libc::AF_VSOCK.cast_unsigned()),
         refuse(libc::EAFNOSUPPORT),
-        statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
+        allow(),
     ]);
     program
+}
+
+fn number(call: libc::c_long) -> u32 {
+    u32::try_from(call).expect("numbers of system calls are small")
+}
+
+fn allow() -> sock_filter {
+    statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW)
 }
 
 fn load(offset: u32) -> sock_filter {

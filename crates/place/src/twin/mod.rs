@@ -129,7 +129,7 @@ pub enum Fate {
     Overlaid,
     /// A copy of the single file that was mounted there.
     Copied,
-    /// What lies below the mount, for this reason.
+    /// None of its files, for this reason: there is what the mount covers, or nothing.
     LeftOut(String),
 }
 

@@ -72,7 +72,8 @@ fn every_file_system_is_overlaid_and_single_files_are_copied() {
             "cd {play}; p() {{ mkdir -p \"$1\"; mount -t tmpfs -o mode=777 tmpfs \"$1\"; echo -n \"$2\" > \"$1/file\"; chown {owner} \"$1/file\"; }}
             p one one; p one/two two; p 'odd, na:me\\x' odd; p covered hidden; p covered covering
             p frozen frozen; mount -o remount,ro frozen
-            echo -n mounted > source; echo -n covered > single; mount --bind source single; cd /",
+            echo -n mounted > source; echo -n covered > single; mount --bind source single
+            truncate -s 2M large; echo -n below > too-large; mount --bind large too-large; cd /",
             play = play.display(),
             owner = ground.owner()
         );
@@ -98,6 +99,10 @@ fn every_file_system_is_overlaid_and_single_files_are_copied() {
         assert_eq!(fate("one/two"), [Fate::Overlaid]);
         assert_eq!(fate("covered"), [Fate::Overlaid], "the one that is covered is not shown");
         assert_eq!(fate("single"), [Fate::Copied]);
+        assert!(matches!(fate("too-large")[..], [Fate::LeftOut(_)]));
+        // Root sees what the mount covers; an ordinary user must not, on the host and here.
+        let below = twin.ask(&json!({ "Read": play.join("too-large") }));
+        assert_eq!(below == "below", who == Who::Root, "{below}");
     }
 }
 
