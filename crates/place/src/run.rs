@@ -114,12 +114,11 @@ impl Running {
             Ok(cut) => cut,
             Err(reason) => return Err(self.abandon("watch the run", reason)),
         };
-        let left_behind = match (cut, limits.daemons) {
-            (Some(_), _) | (None, Daemons::Die) => self.family.kill(),
-            (None, Daemons::Stay) => self.family.kill_session(),
-        };
-        let daemons = if cut.is_none() { self.family.daemons() } else { Vec::new() };
         let took = self.started.elapsed();
+        let (left_behind, daemons) = match (cut, limits.daemons) {
+            (Some(_), _) | (None, Daemons::Die) => (self.family.kill(), Vec::new()),
+            (None, Daemons::Stay) => self.family.clear_session(),
+        };
         if let Err(reason) = pipes.drain(Instant::now() + LAST_OUTPUT) {
             return Err(self.abandon("read the last output", reason));
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::LazyLock;
@@ -45,6 +45,8 @@ impl Ground {
     }
 
     pub fn below(who: Who, parent: &Path) -> Self {
+        let uid = fs::metadata("/proc/self").unwrap().uid();
+        assert_eq!(uid, 0, "the tests of twins change users and mount: run them as root");
         let folder = tempfile::Builder::new().prefix("lifeboat-place-").tempdir_in(parent).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_twin-for-tests"), folder.path().join("helper")).unwrap();

@@ -51,9 +51,8 @@ fn a_twin_is_a_place_like_the_host() {
     std::io::Read::read_to_string(&mut reading, &mut read).unwrap();
     assert!(reading.finish().unwrap().success());
     assert!(read.starts_with("/proc/1 ") && read.split(' ').count() < 5, "{read}");
-    let daemon = place
-        .run(&Command::shell("setsid sleep 1000 >/dev/null 2>&1 & sleep 0.2"), &Limits::timeout(SOON))
-        .unwrap();
+    let daemon =
+        place.run(&Command::shell("setsid sleep 1000 >/dev/null 2>&1 &"), &Limits::timeout(SOON)).unwrap();
     assert_eq!(daemon.daemons.len(), 1);
     assert!(daemon.daemons[0].is_running());
     twin.destroy().unwrap();
