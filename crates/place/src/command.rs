@@ -185,7 +185,8 @@ impl fmt::Debug for Limits<'_> {
     }
 }
 
-/// What becomes of processes that left the command's session on purpose, when the command ends by itself.
+/// What becomes of processes that leave the command's session on purpose, when the command ends by itself; they
+/// have a second after its end to do so.
 ///
 /// When it ends by its timeout or by cancellation they are always killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,9 @@ pub(crate) const MARKER: &str = "LIFEBOAT_COMMAND";
 /// How long what was killed is waited for; a process in an uninterruptible call dies later by itself.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long a process may take to leave the session in which it was started.
+const LEFT_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often a process that is to end is looked at.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -117,17 +120,34 @@ impl Family {
         self.kill_those(Self::members)
     }
 
-    /// Kills those that stayed in the session, but not the leader; tells how many there were.
-    pub fn kill_session(&self) -> usize {
-        self.kill_those(|family, processes| {
-            let mut left = family.session(processes);
-            left.retain(|seen| seen.id != family.leader);
-            left
-        })
+    /// Kills those that stay in the session, but not the leader; tells how many there were, and who left it.
+    ///
+    /// A program that makes itself a daemon ends first and leaves the session then, so there is some time for it.
+    pub fn clear_session(&self) -> (usize, Vec<ProcessId>) {
+        let mut known = HashSet::new();
+        let deadline = Instant::now() + LEFT_WITHIN;
+        loop {
+            let left = self.session_without_leader(&all());
+            known.extend(left.iter().map(|seen| seen.id));
+            if left.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            thread::sleep(TICK);
+        }
+        let killed = self.kill_those(Self::session_without_leader);
+        // While a process starts another program it has no environment: it is known from before.
+        known.extend(self.daemons());
+        (killed, known.into_iter().filter(ProcessId::is_running).collect())
+    }
+
+    fn session_without_leader(&self, processes: &[Seen]) -> Vec<Seen> {
+        let mut left = self.session(processes);
+        left.retain(|seen| seen.id != self.leader);
+        left
     }
 
     /// Tells which members left the session.
-    pub fn daemons(&self) -> Vec<ProcessId> {
+    fn daemons(&self) -> Vec<ProcessId> {
         let processes = all();
         let in_session: HashSet<i32> = self.session(&processes).iter().map(|seen| seen.id.pid).collect();
         let members = self.members(&processes);

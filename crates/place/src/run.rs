@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::command::{Captured, Command, Daemons, End, Finished, Input, Limits, Stream};
 use crate::error::{Error, Result};
+use crate::place::Place;
 use crate::process::{Family, MARKER, ProcessId};
 use crate::sys;
 
@@ -31,7 +32,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LAST_OUTPUT: Duration = Duration::from_millis(300);
 
 /// Turns the data into what the standard library starts; to be called on a thread that is in the place.
-pub(crate) fn prepare(command: &Command) -> io::Result<std::process::Command> {
+pub(crate) fn prepare(command: &Command, place: &Place) -> io::Result<std::process::Command> {
     let mut prepared = std::process::Command::new(&command.program);
     prepared.args(&command.arguments).current_dir(&command.directory);
     if command.clean_environment {
@@ -47,7 +48,7 @@ pub(crate) fn prepare(command: &Command) -> io::Result<std::process::Command> {
         Input::Bytes(_) => Stdio::piped(),
         Input::File(path) => File::open(path)?.into(),
     });
-    sys::in_own_session(&mut prepared);
+    sys::in_own_session(&mut prepared, place.is_twin());
     Ok(prepared)
 }
 
@@ -65,16 +66,17 @@ pub(crate) struct Running {
     family: Family,
     started: Instant,
     label: String,
-    place: String,
+    place: Place,
 }
 
 impl Running {
     /// Takes over a child that was made by [`prepare`].
-    pub fn new(mut child: Child, label: &str, place: &str) -> Result<Self> {
+    pub fn new(mut child: Child, label: &str, place: &Place) -> Result<Self> {
         let started = Instant::now();
         match Self::identify(&child) {
             Ok((ended, family)) => {
-                Ok(Self { child, ended, family, started, label: label.into(), place: place.into() })
+                place.remember_child(child.id().cast_signed());
+                Ok(Self { child, ended, family, started, label: label.into(), place: place.clone() })
             }
             Err(reason) => {
                 // What cannot be watched must not go on; that it has ended already is as good.
@@ -83,7 +85,7 @@ impl Running {
                 Err(Error::Watch {
                     what: "find the process",
                     command: label.into(),
-                    place: place.into(),
+                    place: place.name().into(),
                     reason,
                 })
             }
@@ -112,12 +114,11 @@ impl Running {
             Ok(cut) => cut,
             Err(reason) => return Err(self.abandon("watch the run", reason)),
         };
-        let left_behind = match (cut, limits.daemons) {
-            (Some(_), _) | (None, Daemons::Die) => self.family.kill(),
-            (None, Daemons::Stay) => self.family.kill_session(),
-        };
-        let daemons = if cut.is_none() { self.family.daemons() } else { Vec::new() };
         let took = self.started.elapsed();
+        let (left_behind, daemons) = match (cut, limits.daemons) {
+            (Some(_), _) | (None, Daemons::Die) => (self.family.kill(), Vec::new()),
+            (None, Daemons::Stay) => self.family.clear_session(),
+        };
         if let Err(reason) = pipes.drain(Instant::now() + LAST_OUTPUT) {
             return Err(self.abandon("read the last output", reason));
         }
@@ -159,7 +160,7 @@ impl Running {
     /// Ends it because it can no longer be watched.
     fn abandon(&mut self, what: &'static str, reason: io::Error) -> Error {
         self.kill();
-        Error::Watch { what, command: self.label.clone(), place: self.place.clone(), reason }
+        Error::Watch { what, command: self.label.clone(), place: self.place.name().into(), reason }
     }
 
     /// Ends it and all that it started, now.
@@ -167,6 +168,12 @@ impl Running {
         self.family.kill();
         // The only failure is that it was waited for already.
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.place.forget_child(self.child.id().cast_signed());
     }
 }
 

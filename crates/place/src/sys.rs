@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
+use std::ptr;
 
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 
 /// Gives the calling thread namespaces, or a root and working directory, of its own.
@@ -19,12 +21,21 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
 /// Makes the command the leader of a session of its own when it is started.
 ///
 /// It has no terminal then, so that it cannot ask a question that nobody would see, and all that it starts
-/// can be found and ended.
+/// can be found and ended. `without_core`: should it crash, the host's handler of core dumps, which the kernel
+/// starts outside of all namespaces, is not started; the limit that means so is 1 byte, not 0 (core(5)).
 #[expect(unsafe_code, reason = "the standard library offers setsid on nightly only")]
-pub(crate) fn in_own_session(command: &mut std::process::Command) {
-    // SAFETY: the closure runs between fork and exec; it makes one system call and touches neither memory
-    // that another thread may hold a lock on nor the allocator.
-    unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from)) };
+pub(crate) fn in_own_session(command: &mut std::process::Command, without_core: bool) {
+    let begin = move || {
+        rustix::process::setsid()?;
+        if without_core {
+            let limit = Rlimit { current: Some(1), maximum: Some(1) };
+            rustix::process::setrlimit(Resource::Core, limit)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec; it makes system calls and touches neither memory that
+    // another thread may hold a lock on nor the allocator.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Keeps descriptors that this process got from its parent from what it starts.
@@ -46,4 +57,16 @@ pub(crate) fn keep_inherited_descriptors() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a seccomp filter on the calling thread and all that it will start; for good.
+#[expect(unsafe_code, reason = "the crates that offer it set no_new_privs, with which sudo does not work")]
+pub(crate) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = program.len().try_into().map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions at `filter`, which is the slice, writes nothing there, and
+    // checks every instruction before it takes the program.
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, ptr::from_ref(&program)) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -51,9 +51,8 @@ fn a_twin_is_a_place_like_the_host() {
     std::io::Read::read_to_string(&mut reading, &mut read).unwrap();
     assert!(reading.finish().unwrap().success());
     assert!(read.starts_with("/proc/1 ") && read.split(' ').count() < 5, "{read}");
-    let daemon = place
-        .run(&Command::shell("setsid sleep 1000 >/dev/null 2>&1 & sleep 0.2"), &Limits::timeout(SOON))
-        .unwrap();
+    let daemon =
+        place.run(&Command::shell("setsid sleep 1000 >/dev/null 2>&1 &"), &Limits::timeout(SOON)).unwrap();
     assert_eq!(daemon.daemons.len(), 1);
     assert!(daemon.daemons[0].is_running());
     twin.destroy().unwrap();
@@ -79,7 +78,7 @@ fn a_closure_has_the_twins_files_and_the_hosts_network_also_on_its_threads() {
     assert!(!file.exists());
     // The caller's thread has stayed where it was.
     assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), network);
-    assert_eq!(Place::host().within(|| file.exists()).unwrap(), false);
+    assert!(!Place::host().within(|| file.exists()).unwrap());
 }
 
 #[test]
@@ -141,4 +140,17 @@ fn two_twins_are_apart() {
     assert!(other.place().run(&Command::shell("true"), &Limits::timeout(SOON)).unwrap().success());
     drop(other);
     assert_eq!(fs::read_dir(scratch.path().join("twins")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_command_that_is_being_read_does_not_keep_a_twin_alive() {
+    let (twin, _scratch) = make();
+    let mut reading =
+        twin.place().read(&Command::shell("echo $$; sleep 1000"), &Limits::timeout(SOON)).unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut reading, &mut first).unwrap();
+    twin.destroy().unwrap();
+    std::io::Read::read_to_string(&mut reading, &mut String::new()).unwrap();
+    let finished = reading.finish();
+    assert!(!finished.is_ok_and(|finished| finished.success()));
 }
