@@ -1,5 +1,7 @@
 //! Tests of the components against real databases, files and commands.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
+
 mod command;
 mod conformance;
 mod files;

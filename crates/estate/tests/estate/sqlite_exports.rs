@@ -50,7 +50,11 @@ const SAME: &str = r#"
 fn export(database: &Database, what: Exported) -> Vec<u8> {
     let exports = vec![Export { name: "out".to_owned(), what }];
     let stored = back_up(&Sqlite::new(SqliteOptions { exports, ..database.options() }), None).unwrap();
-    assert_eq!(stored.point.roots, [database.path.clone()], "an export is not restored by itself");
+    assert_eq!(
+        stored.point.roots,
+        std::slice::from_ref(&database.path),
+        "an export is not restored by itself"
+    );
     fs::read(stored.path(format!("{EXPORTS}/out"))).unwrap()
 }
 

@@ -55,7 +55,7 @@ pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
                     let mut file = File::create(&to)?;
                     let bytes = io::copy(&mut open()?, &mut file)?;
                     file.set_permissions(fs::Permissions::from_mode(meta.mode))?;
-                    file.set_modified(SystemTime::try_from(meta.mtime).unwrap())?;
+                    file.set_modified(SystemTime::from(meta.mtime))?;
                     Ok(bytes)
                 };
                 // From another thread, as the repository does.
