@@ -1,4 +1,5 @@
-//! What the tests share: a stand-in for the repository that keeps members in a directory, and SQLite from outside.
+//! What the tests share: a stand-in for the repository that keeps members in a directory, and SQLite from
+//! outside.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,12 +1,11 @@
 //! The driver of SQLite databases: one consistent read of the pages, under writers.
 //!
-//! # Consistency
-//! Everything of a capture (pages, facts, exports) is read inside one read transaction of one connection. With
-//! a write-ahead log writers go on meanwhile; in rollback mode they wait until the pages are read.
+//! # Consistency Everything of a capture (pages, facts, exports) is read inside one read transaction of one
+//! connection. With a write-ahead log writers go on meanwhile; in rollback mode they wait until the pages are
+//! read.
 //!
-//! # Where things live
-//! `source`: opening without harm. `token`: telling an unchanged database. `pages`: the stream. `measure`: facts.
-//! `dump`: exports. `proof`: what is shown about a restored one.
+//! # Where things live `source`: opening without harm. `token`: telling an unchanged database. `pages`: the
+//! stream. `measure`: facts. `dump`: exports. `proof`: what is shown about a restored one.
 //!
 //! The rules and where they come from: SQLite's "How to corrupt an SQLite database file", "Write-ahead
 //! logging" and "Database file format"; Litestream's issue list for what goes wrong in the field.
@@ -47,7 +46,8 @@ pub const EXPORTS: &str = "/lifeboat/exports";
 const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(u32::MAX as u64);
 /// How far a write-ahead log may grow at least while a database is read.
 const WAL_BYTES_MAX: u64 = 1 << 30;
-/// The first and the last SQLite whose reset of the log can damage a database, as SQLite's release notes of 3.51.3 say.
+/// The first and the last SQLite whose reset of the log can damage a database, as SQLite's release notes of
+/// 3.51.3 say.
 const FAULTY: (u32, u32) = (3_007_000, 3_051_002);
 /// Changes with what a capture of the same options contains, so that an old token does not stand for it.
 const CAPTURE_VERSION: u32 = 1;
