@@ -1,12 +1,14 @@
 //! Components: what has state to protect. The contract that every driver keeps, and the drivers.
 //!
-//! # On the way in [`Component::capture`] begins at the source: from then until its [`Finish`] is finished or
+//! # On the way in
+//! [`Component::capture`] begins at the source: from then until its [`Finish`] is finished or
 //! dropped, the source stands still for us (one read transaction, one finished dump). It gives [`Member`]s,
 //! which the caller reads, in any order and from any thread, and facts of that same moment. Then the caller
 //! says what was stored ([`Tally`]) and finishes. A capture that is dropped without `finish` is aborted and
 //! leaves nothing behind.
 //!
-//! # On the way back [`Component::parts`] says what to restore where. The caller has each part restored to
+//! # On the way back
+//! [`Component::parts`] says what to restore where. The caller has each part restored to
 //! `beside`, on the file system of its target; [`Component::prepare`] has said before whether the target may
 //! be replaced at all; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
 //! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.

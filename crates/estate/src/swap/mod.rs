@@ -2,7 +2,8 @@
 //!
 //! A [`SwapPlan`] is plain data, made once, journalled, and carried out as often as it takes.
 //!
-//! # Order of the moves, and what a crash leaves For each part: (1) what is at the target becomes
+//! # Order of the moves, and what a crash leaves
+//! For each part: (1) what is at the target becomes
 //! `NAME.before-RUN`; (2) its companions (`NAME-wal`) become `NAME.before-RUN-wal`, so that the kept database
 //! can be opened as it was; (3) what lies beside becomes the target. Each is one rename that never
 //! overwrites, and its directory is synced before the next. After (1) the target is missing, never half

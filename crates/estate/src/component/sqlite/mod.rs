@@ -1,10 +1,12 @@
 //! The driver of SQLite databases: one consistent read of the pages, under writers.
 //!
-//! # Consistency Everything of a capture (pages, facts, exports) is read inside one read transaction of one
+//! # Consistency
+//! Everything of a capture (pages, facts, exports) is read inside one read transaction of one
 //! connection. With a write-ahead log writers go on meanwhile; in rollback mode they wait until the pages are
 //! read.
 //!
-//! # Where things live `source`: opening without harm. `token`: telling an unchanged database. `pages`: the
+//! # Where things live
+//! `source`: opening without harm. `token`: telling an unchanged database. `pages`: the
 //! stream. `measure`: facts. `dump`: exports. `proof`: what is shown about a restored one.
 //!
 //! The rules and where they come from: SQLite's "How to corrupt an SQLite database file", "Write-ahead

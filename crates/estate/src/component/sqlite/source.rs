@@ -1,10 +1,12 @@
 //! Opening a database without harming it, and saying what went wrong in words.
 //!
-//! # Locks A database file is never opened by the standard library here: POSIX drops all of a process's locks
+//! # Locks
+//! A database file is never opened by the standard library here: POSIX drops all of a process's locks
 //! on a file when any of its descriptors is closed (SQLite's "How to corrupt", 2.2). `stat` is harmless, and
 //! so is reading the `-wal`, on which SQLite holds no locks.
 //!
-//! # What a capture leaves behind Nothing is written to the database. A write-ahead log that was there stays
+//! # What a capture leaves behind
+//! Nothing is written to the database. A write-ahead log that was there stays
 //! as it is, because our connection neither checkpoints nor deletes it on close; checkpoints belong to the
 //! application. A hot journal of a crashed writer is rolled back by SQLite, as any reader would.
 

@@ -1,6 +1,7 @@
 //! Telling an unchanged database from a changed one without reading it.
 //!
-//! # Why it can be believed The token names the last commit. In rollback mode that is the change counter of
+//! # Why it can be believed
+//! The token names the last commit. In rollback mode that is the change counter of
 //! page 1, read inside the transaction, and the file's own metadata. With a write-ahead log it is the chain
 //! of the log's frame headers: a commit appends a frame, or begins the log anew with another salt, and either
 //! changes the chain. The log is looked at before the transaction begins and again after; only if nothing has
