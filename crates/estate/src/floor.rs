@@ -1,7 +1,7 @@
 //! The floor: what a backup must at least look like to be believed, compared with the one before it.
 //!
-//! A backup that is empty, that has lost a table, or that has shrunk beyond the tolerance is *implausible*: it
-//! is kept, and it does not count until somebody accepts it.
+//! A backup that is empty, that has lost a table, or that has shrunk beyond the tolerance is *implausible*:
+//! it is kept, and it does not count until somebody accepts it.
 
 use std::fmt;
 
@@ -86,8 +86,8 @@ impl fmt::Display for Reason {
 
 /// Judges a point by the last one that counted.
 ///
-/// `accept` is a person's word that the loss is meant; the reasons stay in the answer, to be recorded. A point of
-/// another kind is not compared with.
+/// `accept` is a person's word that the loss is meant; the reasons stay in the answer, to be recorded. A
+/// point of another kind is not compared with.
 pub fn judge(
     current: &PointFacts,
     previous: Option<&PointFacts>,

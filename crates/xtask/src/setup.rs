@@ -14,6 +14,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "acl", present: || on_path("setfacl") && on_path("getfacl") },
     // libFuzzer, which the fuzz targets are linked with, is written in C++.
     Package { name: "g++", present: || on_path("c++") },
+    // The application's own hands on a database, in another process.
+    Package { name: "sqlite3", present: || on_path("sqlite3") },
     Package { name: "mount", present: || on_path("mount") },
     crate::bench::NEEDED_TO_MEASURE,
 ];

@@ -18,7 +18,8 @@ pub struct CaptureRequest<'a> {
     pub run: &'a str,
     /// An existing directory for files that live as long as the capture; on the place's own file system.
     pub scratch: &'a Path,
-    /// The newest point of this component that is wholly in the repository; lets unchanged state be recognised.
+    /// The newest point of this component that is wholly in the repository; lets unchanged state be
+    /// recognised.
     pub previous: Option<&'a PointFacts>,
     /// Asks to stop.
     pub cancel: Cancel,
@@ -54,7 +55,8 @@ pub struct PointFacts {
     pub instant: Timestamp,
     /// What was measured in that moment.
     pub facts: Facts,
-    /// How the declared facts were measured, by their names: a proof asks the same again, whatever the plan says by then.
+    /// How the declared facts were measured, by their names: a proof asks the same again, whatever the plan
+    /// says by then.
     pub queries: BTreeMap<String, String>,
     /// What the point is made of, in bytes; for the floor. `None` until it is known.
     pub bytes: Option<u64>,
@@ -62,7 +64,8 @@ pub struct PointFacts {
     pub roots: Vec<PathBuf>,
     /// Whose data it is, so that it is not restored over somebody else's.
     pub identity: Option<String>,
-    /// Equal to the token of the next capture if nothing has changed in between. `None` when that cannot be told.
+    /// Equal to the token of the next capture if nothing has changed in between. `None` when that cannot be
+    /// told.
     pub token: Option<String>,
 }
 
@@ -137,7 +140,8 @@ pub trait Finish: Send {
     /// Ends the capture after all its members were read without an error; `stored` counts what the snapshot
     /// holds under [`PointFacts::roots`], or is `None` when nobody counted.
     ///
-    /// Fails when it turns out only now that the capture is no good; then it must not become a recovery point.
+    /// Fails when it turns out only now that the capture is no good; then it must not become a recovery
+    /// point.
     fn finish(self: Box<Self>, stored: Option<&Tally>) -> Result<Finished>;
 }
 

@@ -1,8 +1,8 @@
 //! The driver of commands: what a command prints is kept, and another reads it back.
 //!
 //! The dump is streamed while the command runs; nothing is put on a disk on the way in. A capture counts only
-//! when the command has ended with 0 and has printed something. That the data is good is more than this driver can see: without a
-//! `verify` command its proofs say so.
+//! when the command has ended with 0 and has printed something. That the data is good is more than this
+//! driver can see: without a `verify` command its proofs say so.
 
 use std::fs;
 use std::io::{self, Read};

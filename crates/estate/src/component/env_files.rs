@@ -1,7 +1,7 @@
 //! Files of secrets: the names are kept, the values never.
 //!
-//! What is kept of `/srv/app/.env` is `/srv/app/.env.names`: its names, one a line, in their order. A restore puts that file
-//! down beside the place of the values, and never touches the values' own file.
+//! What is kept of `/srv/app/.env` is `/srv/app/.env.names`: its names, one a line, in their order. A restore
+//! puts that file down beside the place of the values, and never touches the values' own file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ pub(super) fn names_file(path: &Path) -> PathBuf {
 
 /// Reads the names of an env file, in order, each once.
 ///
-/// Fails when it is missing, cannot be read, or has a line that is neither empty, a comment nor `NAME=…`: such a
-/// line may be the rest of a secret, and its name would be one, too.
+/// Fails when it is missing, cannot be read, or has a line that is neither empty, a comment nor `NAME=…`:
+/// such a line may be the rest of a secret, and its name would be one, too.
 pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let text = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -57,7 +57,8 @@ pub(super) fn left(path: &Path, recorded: &[String]) -> Option<LeftToPeople> {
     (!names.is_empty()).then(|| LeftToPeople { path: path.to_owned(), what, names })
 }
 
-/// Splits a text into names and whether each has a value; the number of the first line that has no name otherwise.
+/// Splits a text into names and whether each has a value; the number of the first line that has no name
+/// otherwise.
 ///
 /// A value in quotes may go over several lines, as compose and most shells have it.
 fn parse(text: &[u8]) -> std::result::Result<Vec<(String, bool)>, usize> {

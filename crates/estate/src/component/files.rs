@@ -1,9 +1,9 @@
 //! The driver of files: a list of paths, walked by the repository, and names of secrets.
 //!
-//! What a restored tree is compared with is a [`Tally`] that the engine takes from the stored snapshot itself, so that
-//! nothing is walked twice and nothing that changes in between makes them differ. It shows that every entry is there with
-//! its size, mode, owner and time; that every byte is right the repository shows, which verifies each chunk by
-//! its digest while it restores.
+//! What a restored tree is compared with is a [`Tally`] that the engine takes from the stored snapshot
+//! itself, so that nothing is walked twice and nothing that changes in between makes them differ. It shows
+//! that every entry is there with its size, mode, owner and time; that every byte is right the repository
+//! shows, which verifies each chunk by its digest while it restores.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -44,7 +44,8 @@ impl Files {
 
     /// The declared paths as they are now, globs expanded; one inside another is left to the outer.
     ///
-    /// Fails when one is missing, cannot be read, matches nothing, or is a symbolic link, of which only the link would be kept.
+    /// Fails when one is missing, cannot be read, matches nothing, or is a symbolic link, of which only the
+    /// link would be kept.
     fn roots(&self) -> Result<Vec<PathBuf>> {
         let mut roots = BTreeSet::new();
         for declared in &self.options.paths {

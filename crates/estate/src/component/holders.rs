@@ -1,7 +1,7 @@
 //! Who has a file open, as far as this process may see.
 //!
-//! Two sources: the descriptors of every process, which only their owner and root may read, and the kernel's list of
-//! locks, which everybody may.
+//! Two sources: the descriptors of every process, which only their owner and root may read, and the kernel's
+//! list of locks, which everybody may.
 
 use std::collections::BTreeSet;
 use std::fs;

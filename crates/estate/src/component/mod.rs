@@ -1,16 +1,17 @@
 //! Components: what has state to protect. The contract that every driver keeps, and the drivers.
 //!
 //! # On the way in
-//! [`Component::capture`] begins at the source: from then until its [`Finish`] is finished or dropped, the source
-//! stands still for us (one read transaction, one finished dump). It gives [`Member`]s, which the caller reads, in
-//! any order and from any thread, and facts of that same moment. Then the caller says what was stored
-//! ([`Tally`]) and finishes. A capture that is dropped without `finish` is aborted and leaves nothing behind.
+//! [`Component::capture`] begins at the source: from then until its [`Finish`] is finished or
+//! dropped, the source stands still for us (one read transaction, one finished dump). It gives [`Member`]s,
+//! which the caller reads, in any order and from any thread, and facts of that same moment. Then the caller
+//! says what was stored ([`Tally`]) and finishes. A capture that is dropped without `finish` is aborted and
+//! leaves nothing behind.
 //!
 //! # On the way back
-//! [`Component::parts`] says what to restore where. The caller has each part restored to `beside`, on the file
-//! system of its target; [`Component::prepare`] has said before whether the target may be replaced at all;
-//! [`Component::prove`] looks only at `beside` and compares it with what was recorded; [`crate::swap`] puts it in its place.
-//! What could not be evaluated is *not proven*, never passed.
+//! [`Component::parts`] says what to restore where. The caller has each part restored to
+//! `beside`, on the file system of its target; [`Component::prepare`] has said before whether the target may
+//! be replaced at all; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
+//! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.
 
 mod capture;
 pub mod command;
@@ -43,7 +44,8 @@ pub use restore::Part;
 pub(crate) use restore::appended;
 pub use tally::{Entry, EntryKind, Tally};
 
-/// A flag by which the caller asks long work to stop; work that stops for it fails with [`crate::Error::Interrupted`].
+/// A flag by which the caller asks long work to stop; work that stops for it fails with
+/// [`crate::Error::Interrupted`].
 pub type Cancel = Arc<AtomicBool>;
 
 /// Something with state to protect.
@@ -54,14 +56,14 @@ pub trait Component: Send + Sync {
     /// The word for it in the plan, such as `sqlite`.
     fn kind(&self) -> &'static str;
 
-    /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are then called on an ordinary
-    /// thread; those of all others inside [`place::Place::within`].
+    /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are
+    /// then called on an ordinary thread; those of all others inside [`place::Place::within`].
     fn enters_by_itself(&self) -> bool {
         false
     }
 
-    /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into every
-    /// recovery point; another version makes a proof stale.
+    /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into
+    /// every recovery point; another version makes a proof stale.
     fn engine(&self) -> String;
 
     /// Looks for what would make a capture or a restore fail, changing nothing.
@@ -74,15 +76,16 @@ pub trait Component: Send + Sync {
 
     /// Begins a capture.
     ///
-    /// Fails when a declared part is missing, unreadable, empty or damaged, when the source stays locked beyond
-    /// the driver's patience, and when a declared fact or export cannot be evaluated: a partial capture is no capture.
+    /// Fails when a declared part is missing, unreadable, empty or damaged, when the source stays locked
+    /// beyond the driver's patience, and when a declared fact or export cannot be evaluated: a partial
+    /// capture is no capture.
     fn capture(&self, request: &CaptureRequest<'_>) -> Result<Capture>;
 
     /// Says what is to be restored for the point `recorded` by the run `run`, in the order of the swaps.
     fn parts(&self, run: &str, recorded: &PointFacts) -> Vec<Part>;
 
-    /// Checks before anything is fetched that the targets may be replaced: their parent directories are made, and a target that
-    /// is in use or of another identity is refused.
+    /// Checks before anything is fetched that the targets may be replaced: their parent directories are made,
+    /// and a target that is in use or of another identity is refused.
     ///
     /// Fails with [`crate::Error::InUse`], [`crate::Error::OtherIdentity`] or [`crate::Error::BadTarget`].
     fn prepare(&self, parts: &[Part], recorded: &PointFacts) -> Result<()>;
@@ -93,8 +96,8 @@ pub trait Component: Send + Sync {
     /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
 
-    /// Does what is to be done once the parts are in their places, such as feeding a dump to the command that loads it. Does it
-    /// again when called again.
+    /// Does what is to be done once the parts are in their places, such as feeding a dump to the command that
+    /// loads it. Does it again when called again.
     fn after_swap(&self, _parts: &[Part], _recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {
         Ok(())
     }
@@ -104,7 +107,8 @@ pub trait Component: Send + Sync {
         Vec::new()
     }
 
-    /// The paths that a disaster removes, for a twin to remove them: the state itself and its companion files.
+    /// The paths that a disaster removes, for a twin to remove them: the state itself and its companion
+    /// files.
     fn destroy(&self) -> Vec<PathBuf>;
 }
 

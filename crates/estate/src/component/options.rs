@@ -75,8 +75,8 @@ pub struct CommandOptions {
     pub backup: place::Command,
     /// Reads what was kept on its standard input and puts it back.
     pub restore: place::Command,
-    /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole. Without it a
-    /// restore is not proven by the component itself.
+    /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole.
+    /// Without it a restore is not proven by the component itself.
     pub verify: Option<place::Command>,
     /// A directory of the place in which what was kept lies while it is put back; made when it is missing.
     pub hold: PathBuf,

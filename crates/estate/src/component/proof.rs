@@ -1,5 +1,6 @@
 //! What a proof consists of: what was shown, what was not, and what is left to people.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::facts::Value;
@@ -62,7 +63,12 @@ impl Proof {
     }
 
     /// Adds a comparison that could be made.
-    pub(crate) fn compare(&mut self, what: impl Into<String>, expected: impl ToString, found: impl ToString) {
+    pub(crate) fn compare(
+        &mut self,
+        what: impl Into<String>,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) {
         let (expected, found) = (expected.to_string(), found.to_string());
         let holds = if expected == found { Holds::Yes } else { Holds::No };
         self.shown.push(Shown { what: what.into(), expected, found, holds });
@@ -84,7 +90,12 @@ impl Proof {
     }
 
     /// Adds something that could not be evaluated.
-    pub(crate) fn unknown(&mut self, what: impl Into<String>, expected: impl ToString, why: impl ToString) {
+    pub(crate) fn unknown(
+        &mut self,
+        what: impl Into<String>,
+        expected: impl fmt::Display,
+        why: impl fmt::Display,
+    ) {
         self.shown.push(Shown {
             what: what.into(),
             expected: expected.to_string(),

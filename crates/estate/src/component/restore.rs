@@ -34,7 +34,8 @@ impl Part {
         }
     }
 
-    /// The same part with another home: `directory` and the target's last name. For restores to elsewhere and into scratch.
+    /// The same part with another home: `directory` and the target's last name. For restores to elsewhere and
+    /// into scratch.
     pub fn moved_to(&self, directory: &Path) -> Self {
         let moved =
             |path: &Path| path.file_name().map_or_else(|| directory.to_owned(), |name| directory.join(name));
@@ -55,8 +56,9 @@ pub(crate) fn appended(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes sure that a part can be restored beside its target and swapped in: the parent directory is there, the target is a file or
-/// a directory as `is_directory` says or nothing, no symbolic link and no mount point.
+/// Makes sure that a part can be restored beside its target and swapped in: the parent directory is there,
+/// the target is a file or a directory as `is_directory` says or nothing, no symbolic link and no mount
+/// point.
 ///
 /// Fails with [`Error::BadTarget`].
 pub(crate) fn make_way(part: &Part, is_directory: bool) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Counting a tree: in the snapshot when it is stored, on disk when it is restored, comparable with each other.
+//! Counting a tree: in the snapshot when it is stored, on disk when it is restored, comparable with each
+//! other.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,9 +8,10 @@ use sha2::{Digest, Sha256};
 
 /// What a tree comes to: counts and two digests that do not depend on the order of the entries.
 ///
-/// The engine fills one from the snapshot's own trees after a backup; a proof fills one from what was restored. The digests
-/// are sums of the entries' SHA-256: they tell trees apart that differ by accident, not by a forger's
-/// design. Contents are not in them: those the repository has verified chunk by chunk while restoring.
+/// The engine fills one from the snapshot's own trees after a backup; a proof fills one from what was
+/// restored. The digests are sums of the entries' SHA-256: they tell trees apart that differ by accident, not
+/// by a forger's design. Contents are not in them: those the repository has verified chunk by chunk while
+/// restoring.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Regular files.

@@ -3,15 +3,16 @@
 //! A [`SwapPlan`] is plain data, made once, journalled, and carried out as often as it takes.
 //!
 //! # Order of the moves, and what a crash leaves
-//! For each part: (1) what is at the target becomes `NAME.before-RUN`; (2) its companions (`NAME-wal`) become
-//! `NAME.before-RUN-wal`, so that the kept database can be opened as it was; (3) what lies beside becomes the target. Each is one
-//! rename that never overwrites, and its directory is synced before the next. After (1) the target is missing,
-//! never half there; a program that makes a new one meanwhile makes the swap fail, not lose it. No companion of
-//! the old ever lies next to the new.
+//! For each part: (1) what is at the target becomes
+//! `NAME.before-RUN`; (2) its companions (`NAME-wal`) become `NAME.before-RUN-wal`, so that the kept database
+//! can be opened as it was; (3) what lies beside becomes the target. Each is one rename that never
+//! overwrites, and its directory is synced before the next. After (1) the target is missing, never half
+//! there; a program that makes a new one meanwhile makes the swap fail, not lose it. No companion of the old
+//! ever lies next to the new.
 //!
 //! What has been done is read from the disk, by names that are the run's own: a part is placed exactly when
-//! nothing lies beside any more and something is at the target. So a plan goes on wherever it was cut off, and
-//! does nothing when it is done.
+//! nothing lies beside any more and something is at the target. So a plan goes on wherever it was cut off,
+//! and does nothing when it is done.
 //!
 //! # Concurrency
 //! Whoever uses the target must have been stopped; [`crate::component::Component::prepare`] looks for that.
@@ -75,8 +76,8 @@ pub type Told<'a> = &'a mut dyn FnMut(Moment, &Move) -> Result<()>;
 
 /// Plans the swap of `parts` by the run `run`, changing nothing.
 ///
-/// Fails with [`Error::Swap`] when something is at a name that the run would keep the old under, or when nothing
-/// was restored beside.
+/// Fails with [`Error::Swap`] when something is at a name that the run would keep the old under, or when
+/// nothing was restored beside.
 pub fn plan(run: &str, parts: &[Part]) -> Result<SwapPlan> {
     let parts = parts.iter().map(|part| PartSwap {
         beside: part.beside.clone(),
@@ -107,22 +108,25 @@ pub fn plan(run: &str, parts: &[Part]) -> Result<SwapPlan> {
 impl SwapPlan {
     /// Carries the plan out, or goes on where an earlier attempt was cut off; done already, it does nothing.
     ///
-    /// Fails with [`Error::Swap`] when the disk holds what none of its moves can have left; nothing is overwritten
-    /// then, and [`Self::rollback`] still puts the old back.
+    /// Fails with [`Error::Swap`] when the disk holds what none of its moves can have left; nothing is
+    /// overwritten then, and [`Self::rollback`] still puts the old back.
     pub fn apply(&self, told: Told<'_>) -> Result<()> {
         self.parts.iter().try_for_each(|part| part.place(told))
     }
 
-    /// Puts back what was kept; what had been placed goes to `NAME.undone-RUN`. Resumes as [`Self::apply`] does.
+    /// Puts back what was kept; what had been placed goes to `NAME.undone-RUN`. Resumes as [`Self::apply`]
+    /// does.
     ///
-    /// A part that was never placed stays beside. Fails with [`Error::Swap`] when something that is not ours is at a target.
+    /// A part that was never placed stays beside. Fails with [`Error::Swap`] when something that is not ours
+    /// is at a target.
     pub fn rollback(&self, told: Told<'_>) -> Result<()> {
         self.parts.iter().rev().try_for_each(|part| part.undo(told))
     }
 
     /// Removes what was kept, and what a rollback left. Resumes by being called again.
     ///
-    /// Fails with [`Error::Swap`] as long as a part is neither placed nor rolled back: what is kept may be all there is.
+    /// Fails with [`Error::Swap`] as long as a part is neither placed nor rolled back: what is kept may be
+    /// all there is.
     pub fn commit(&self) -> Result<()> {
         for part in &self.parts {
             if !part.is_settled()? {
@@ -168,7 +172,8 @@ impl PartSwap {
             };
         }
         rename::to_disk(&self.beside)?;
-        // Something at the target although the old is kept already was put there since, and is nobody's to move.
+        // Something at the target although the old is kept already was put there since, and is nobody's to
+        // move.
         if is_there(&self.target)? && is_there(&self.kept)? {
             return Err(self.refused(
                 "something was put there while it was being replaced: stop what did, and move it away",
@@ -180,7 +185,8 @@ impl PartSwap {
 
     /// Takes the new away and puts the old back.
     ///
-    /// Until the old has left its kept name, companions at the target belong to what was placed; after that, to the old.
+    /// Until the old has left its kept name, companions at the target belong to what was placed; after that,
+    /// to the old.
     fn undo(&self, told: Told<'_>) -> Result<()> {
         let placed = !is_there(&self.beside)?;
         let (undone, kept, target) =

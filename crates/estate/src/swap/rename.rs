@@ -62,8 +62,8 @@ pub(super) fn halfway(to: &Path) -> PathBuf {
     appended(to, ".moving")
 }
 
-/// Moves a directory entry by entry: everything into `staging`, then the emptied directory goes, then `staging` gets its
-/// name. Called again it goes on. Extended attributes of directories are not kept.
+/// Moves a directory entry by entry: everything into `staging`, then the emptied directory goes, then
+/// `staging` gets its name. Called again it goes on. Extended attributes of directories are not kept.
 fn piecewise(from: &Path, staging: &Path, to: &Path) -> Result<()> {
     merge(from, staging)?;
     no_replace(staging, to).map_err(|error| failed(to, error))

@@ -132,7 +132,7 @@ fn sqlite(journal: &str, pages: Pages) -> Specimen {
             _ = sqlite3(
                 path,
                 "pragma foreign_keys=off; delete from events where id > 490; pragma journal_mode=delete",
-            )
+            );
         },
         has_token: true,
         fill_in: |_| (),

@@ -1,6 +1,8 @@
 //! The estate from outside: real files, real databases, real servers and processes.
 
 mod checks;
+#![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
+
 mod command;
 mod conformance;
 mod files;

@@ -1,4 +1,5 @@
-//! What the tests share: a stand-in for the repository that keeps members in a directory, and SQLite from outside.
+//! What the tests share: a stand-in for the repository that keeps members in a directory, and SQLite from
+//! outside.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -55,7 +56,7 @@ pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
                     let mut file = File::create(&to)?;
                     let bytes = io::copy(&mut open()?, &mut file)?;
                     file.set_permissions(fs::Permissions::from_mode(meta.mode))?;
-                    file.set_modified(SystemTime::try_from(meta.mtime).unwrap())?;
+                    file.set_modified(SystemTime::from(meta.mtime))?;
                     Ok(bytes)
                 };
                 // From another thread, as the repository does.
@@ -142,7 +143,7 @@ pub fn tally(directory: &Path, roots: &[PathBuf]) -> Tally {
 pub fn sqlite3(path: &Path, script: &str) -> String {
     let output = sqlite3_output(path, script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// Runs the real `sqlite3` and tells how it went.

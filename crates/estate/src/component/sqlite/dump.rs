@@ -18,14 +18,15 @@ pub(super) enum ExportError {
 
 type Result<T> = std::result::Result<T, ExportError>;
 
-/// Writes the whole database as SQL, as `sqlite3 FILE .dump` does, and more faithfully: with row ids, the user's version
-/// and text that holds NUL or carriage returns.
+/// Writes the whole database as SQL, as `sqlite3 FILE .dump` does, and more faithfully: with row ids, the
+/// user's version and text that holds NUL or carriage returns.
 ///
 /// Reading it back with `sqlite3 NEW < dump.sql` gives the same rows, indexes, triggers and views.
 pub(super) fn dump(connection: &Connection, out: &mut dyn Write) -> Result<()> {
     out.write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
     let mut writable = false;
-    // As they were made, because a table may need an earlier one; SQLite's own last, because the others' rows fill them.
+    // As they were made, because a table may need an earlier one; SQLite's own last, because the others' rows
+    // fill them.
     let query = "select name, sql from main.sqlite_schema where type = 'table' and sql is not null \
                  order by name = 'sqlite_sequence', rowid";
     let tables: Vec<(String, String)> = connection
@@ -34,7 +35,8 @@ pub(super) fn dump(connection: &Connection, out: &mut dyn Write) -> Result<()> {
         .collect::<rusqlite::Result<_>>()?;
     for (name, sql) in tables {
         if is_virtual(&sql) {
-            // Making a virtual table anew would make its hidden tables, too; those come with their rows below.
+            // Making a virtual table anew would make its hidden tables, too; those come with their rows
+            // below.
             if !writable {
                 out.write_all(b"PRAGMA writable_schema=ON;\n")?;
                 writable = true;
@@ -108,7 +110,8 @@ fn rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<()>
     Ok(())
 }
 
-/// The columns that can be inserted: not the generated ones, and the row id where it is not one of them already.
+/// The columns that can be inserted: not the generated ones, and the row id where it is not one of them
+/// already.
 ///
 /// Row ids are kept because other tables may point to them, as full-text indexes with outside content do.
 fn columns(connection: &Connection, table: &str) -> Result<Vec<String>> {
@@ -144,7 +147,8 @@ fn write_value(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
         // The shortest text that reads back as the same number, always with a point or an exponent.
         ValueRef::Real(number) => write!(out, "{number:?}"),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
-            // A line end of two characters would lose one in the shell's reader, and NUL would end the statement.
+            // A line end of two characters would lose one in the shell's reader, and NUL would end the
+            // statement.
             Ok(plain) if !plain.contains(['\0', '\r']) => out.write_all(literal(plain).as_bytes()),
             _ => write!(out, "CAST(X'{}' AS TEXT)", hex(text)),
         },
@@ -156,8 +160,8 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Writes a query's rows as CSV with a line of names first: RFC 4180, UTF-8, null as nothing, an empty text as `""`, a blob
-/// as hexadecimal.
+/// Writes a query's rows as CSV with a line of names first: RFC 4180, UTF-8, null as nothing, an empty text
+/// as `""`, a blob as hexadecimal.
 pub(super) fn csv(connection: &Connection, query: &str, out: &mut dyn Write) -> Result<()> {
     let mut statement = connection.prepare(query)?;
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();

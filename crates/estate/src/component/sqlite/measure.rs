@@ -11,8 +11,8 @@ use super::source::bound;
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
 
-/// Rows and foreign keys of larger databases are not looked at by ourselves: it would take longer than to back them up. What
-/// the plan declares always is.
+/// Rows and foreign keys of larger databases are not looked at by ourselves: it would take longer than to
+/// back them up. What the plan declares always is.
 const COUNTED_BYTES_MAX: u64 = 1 << 30;
 /// A fact is something to compare and to print, not a document.
 const TEXT_BYTES_MAX: usize = 4096;

@@ -1,12 +1,13 @@
 //! The driver of SQLite databases: one consistent read of the pages, under writers.
 //!
 //! # Consistency
-//! Everything of a capture (pages, facts, exports) is read inside one read transaction of one connection. With
-//! a write-ahead log writers go on meanwhile; in rollback mode they wait until the pages are read.
+//! Everything of a capture (pages, facts, exports) is read inside one read transaction of one
+//! connection. With a write-ahead log writers go on meanwhile; in rollback mode they wait until the pages are
+//! read.
 //!
 //! # Where things live
-//! `source`: opening without harm. `token`: telling an unchanged database. `pages`: the stream. `measure`: facts.
-//! `dump`: exports. `proof`: what is shown about a restored one.
+//! `source`: opening without harm. `token`: telling an unchanged database. `pages`: the
+//! stream. `measure`: facts. `dump`: exports. `proof`: what is shown about a restored one.
 //!
 //! The rules and where they come from: SQLite's "How to corrupt an SQLite database file", "Write-ahead
 //! logging" and "Database file format"; Litestream's issue list for what goes wrong in the field.
@@ -43,9 +44,12 @@ use crate::{Error, Result};
 
 /// Where derived files lie in a snapshot.
 pub const EXPORTS: &str = "/lifeboat/exports";
+/// For what only the caller's wish may end: 136 years, as a deadline must be a time that there is.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(u32::MAX as u64);
 /// How far a write-ahead log may grow at least while a database is read.
 const WAL_BYTES_MAX: u64 = 1 << 30;
-/// The first and the last SQLite whose reset of the log can damage a database, as SQLite's release notes of 3.51.3 say.
+/// The first and the last SQLite whose reset of the log can damage a database, as SQLite's release notes of
+/// 3.51.3 say.
 const FAULTY: (u32, u32) = (3_007_000, 3_051_002);
 /// Changes with what a capture of the same options contains, so that an old token does not stand for it.
 const CAPTURE_VERSION: u32 = 1;
@@ -219,15 +223,10 @@ impl Component for Sqlite {
         for (number, (export, path)) in self.options.exports.iter().zip(exports).enumerate() {
             let file = scratch.path.join(format!("export-{number}"));
             self.write_export(&mut connection, export, &file, &request.cancel)?;
-            members.push(file_member(path, file, StreamMeta { mode: 0o600, ..meta.clone() }, &unread)?);
+            members.push(file_member(path, &file, StreamMeta { mode: 0o600, ..meta.clone() }, &unread)?);
         }
         // The pages may take longer than a query: only the caller's wish may end them.
-        source::bound(
-            &mut connection,
-            Duration::MAX.min(Duration::from_secs(u32::MAX.into())),
-            &request.cancel,
-        )
-        .map_err(failed)?;
+        source::bound(&mut connection, AS_LONG_AS_IT_TAKES, &request.cancel).map_err(failed)?;
         let streams = self.options.pages == Pages::Auto && shows_pages(&connection).map_err(failed)?;
         let snapshot = if streams {
             let log = (appended(self.path(), "-wal"), self.wal_bytes_max(bytes));
@@ -242,7 +241,7 @@ impl Component for Sqlite {
             let copy = scratch.path.join("copy");
             self.copy(&connection, &copy)?;
             drop(connection);
-            let mut member = file_member(self.path().to_owned(), copy, meta, &unread)?;
+            let mut member = file_member(self.path().to_owned(), &copy, meta, &unread)?;
             if let Content::Stream { block_bytes, .. } = &mut member.content {
                 *block_bytes = Some(BLOCK_BYTES);
             }
@@ -307,14 +306,9 @@ fn is_same(previous: &PointFacts, point: &PointFacts) -> bool {
 }
 
 /// A file of the scratch directory as a member.
-fn file_member(
-    path_in_snapshot: PathBuf,
-    file: PathBuf,
-    meta: StreamMeta,
-    unread: &Unread,
-) -> Result<Member> {
-    let content = File::open(&file).map_err(Error::io("read", &file))?;
-    let size = content.metadata().map_err(Error::io("look at", &file))?.len();
+fn file_member(path_in_snapshot: PathBuf, file: &Path, meta: StreamMeta, unread: &Unread) -> Result<Member> {
+    let content = File::open(file).map_err(Error::io("read", file))?;
+    let size = content.metadata().map_err(Error::io("look at", file))?.len();
     let reader = Whole::new(content, size, unread);
     let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
     let content = Content::Stream { meta, size: Some(size), block_bytes: None, open };

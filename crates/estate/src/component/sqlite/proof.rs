@@ -12,12 +12,14 @@ use super::source::{bound, open_still};
 use crate::facts::Value;
 use crate::{Error, Result};
 
-/// How long SQLite's integrity check may take: it reads everything, which for the largest databases takes hours.
+/// How long SQLite's integrity check may take: it reads everything, which for the largest databases takes
+/// hours.
 const CHECK_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How many findings of a check are told.
 const FINDINGS_MAX: usize = 5;
 
-/// Shows what can be shown about `parts`, which nobody has open. `declared` are the facts of the plan as it is now.
+/// Shows what can be shown about `parts`, which nobody has open. `declared` are the facts of the plan as it
+/// is now.
 ///
 /// The integrity check and the facts read the same file on two threads.
 pub(super) fn prove(
@@ -64,7 +66,8 @@ fn integrity(path: &Path, cancel: &Cancel) -> Result<Proof> {
     Ok(proof)
 }
 
-/// Every recorded fact, by the query that measured it, and those that the plan has by now and the point has not.
+/// Every recorded fact, by the query that measured it, and those that the plan has by now and the point has
+/// not.
 fn facts(
     path: &Path,
     recorded: &PointFacts,

@@ -1,14 +1,14 @@
 //! Opening a database without harming it, and saying what went wrong in words.
 //!
 //! # Locks
-//! A database file is never opened by the standard library here: POSIX drops all of a process's locks on a file when
-//! any of its descriptors is closed (SQLite's "How to corrupt", 2.2). `stat` is harmless, and so is reading the
-//! `-wal`, on which SQLite holds no locks.
+//! A database file is never opened by the standard library here: POSIX drops all of a process's locks
+//! on a file when any of its descriptors is closed (SQLite's "How to corrupt", 2.2). `stat` is harmless, and
+//! so is reading the `-wal`, on which SQLite holds no locks.
 //!
 //! # What a capture leaves behind
-//! Nothing is written to the database. A write-ahead log that was there stays as it is, because our
-//! connection neither checkpoints nor deletes it on close; checkpoints belong to the application. A hot journal of a crashed writer is rolled back by
-//! SQLite, as any reader would.
+//! Nothing is written to the database. A write-ahead log that was there stays
+//! as it is, because our connection neither checkpoints nor deletes it on close; checkpoints belong to the
+//! application. A hot journal of a crashed writer is rolled back by SQLite, as any reader would.
 
 use std::ffi::OsString;
 use std::fs;
@@ -33,8 +33,8 @@ const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 /// Opens a live database for reading; waits `busy` for others' locks.
 pub(super) fn open_live(path: &Path, busy: Duration) -> Result<Connection> {
     let wal = fs::metadata(appended(path, "-wal")).is_ok_and(|found| found.len() > 0);
-    // Write access is for what SQLite itself must do to read: the shared index of a log, a hot journal. Where the
-    // file may not be written, SQLite falls back to reading by itself.
+    // Write access is for what SQLite itself must do to read: the shared index of a log, a hot journal. Where
+    // the file may not be written, SQLite falls back to reading by itself.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
     let configure = || {

@@ -1,12 +1,13 @@
 //! Telling an unchanged database from a changed one without reading it.
 //!
 //! # Why it can be believed
-//! The token names the last commit. In rollback mode that is the change counter of page 1, read inside the transaction, and
-//! the file's own metadata. With a write-ahead log it is the chain of the log's frame headers: a commit appends
-//! a frame, or begins the log anew with another salt, and either changes the chain. The log is looked at
-//! before the transaction begins and again after; only if nothing has moved in between does the token stand for what the transaction
-//! sees. A file that was changed within the last two seconds has no token: a later change could leave
-//! it with the same time, as the clocks of file systems are coarse (FAT: 2 s).
+//! The token names the last commit. In rollback mode that is the change counter of
+//! page 1, read inside the transaction, and the file's own metadata. With a write-ahead log it is the chain
+//! of the log's frame headers: a commit appends a frame, or begins the log anew with another salt, and either
+//! changes the chain. The log is looked at before the transaction begins and again after; only if nothing has
+//! moved in between does the token stand for what the transaction sees. A file that was changed within the
+//! last two seconds has no token: a later change could leave it with the same time, as the clocks of file
+//! systems are coarse (FAT: 2 s).
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -57,8 +58,8 @@ impl Mark {
 
     /// The token for what a transaction sees that began after `self` was taken and before `later` was.
     ///
-    /// `header` is the beginning of page 1 as the transaction sees it, or zeros, and then the file's times alone must do; `asked` stands for everything else that
-    /// decides what a capture contains.
+    /// `header` is the beginning of page 1 as the transaction sees it, or zeros, and then the file's times
+    /// alone must do; `asked` stands for everything else that decides what a capture contains.
     pub(super) fn token(&self, later: Option<&Self>, header: &[u8; 100], asked: &str) -> Option<String> {
         if later != Some(self) || !self.settled {
             return None;
