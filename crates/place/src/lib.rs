@@ -27,4 +27,4 @@ pub use error::{Error, Result};
 pub use place::Place;
 pub use process::{ProcessId, Stopped};
 pub use run::Reading;
-pub use twin::{Fate, Mounted, Twin, TwinOptions, TwinReport, enter_user_namespace, twin_init};
+pub use twin::{Fate, Init, Mounted, Twin, TwinOptions, TwinReport, enter_user_namespace, twin_init};

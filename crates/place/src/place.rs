@@ -79,7 +79,11 @@ impl Place {
             reason,
         })?;
         let child = self.spawn(command, |prepared| prepared.stdout(out.try_clone()?).stderr(out).spawn())?;
-        ProcessId::of(child.id().cast_signed())
+        let pid = child.id().cast_signed();
+        if let Some(inside) = &self.inside {
+            inside.note_started(pid);
+        }
+        ProcessId::of(pid)
     }
 
     /// Tells whether a process that [`start`](Self::start) returned is still running.

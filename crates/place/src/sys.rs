@@ -1,6 +1,8 @@
-//! The two system calls that nobody offers without `unsafe`, each with the reason why it is sound here.
+//! The few system calls that nobody offers without `unsafe`, each with the reason why it is sound here.
 
+use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 
 use rustix::thread::UnshareFlags;
@@ -23,4 +25,25 @@ pub(crate) fn in_own_session(command: &mut std::process::Command) {
     // SAFETY: the closure runs between fork and exec; it makes one system call and touches neither memory
     // that another thread may hold a lock on nor the allocator.
     unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from)) };
+}
+
+/// Keeps descriptors that this process got from its parent from what it starts.
+///
+/// All that it opens itself are closed on exec anyway.
+#[expect(unsafe_code, reason = "a descriptor that was inherited is only known by its number")]
+pub(crate) fn keep_inherited_descriptors() -> io::Result<()> {
+    let numbers: Vec<i32> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // SAFETY: the descriptor is borrowed for one call that sets a flag of it. Should it have been closed
+        // or replaced since the listing, the call fails or sets the flag that every descriptor of ours has.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        match rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC) {
+            Ok(()) | Err(rustix::io::Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
