@@ -1,5 +1,6 @@
 //! What a capture is made of: members to be read, what is recorded about the point, and its end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub struct PointFacts {
     pub instant: Timestamp,
     /// What was measured in that moment.
     pub facts: Facts,
+    /// How the declared facts were measured, by their names: a proof asks the same again, whatever the plan says by then.
+    pub queries: BTreeMap<String, String>,
     /// What the point is made of, in bytes; for the floor. `None` until it is known.
     pub bytes: Option<u64>,
     /// The paths in the snapshot that are restored, each a file or a whole directory.
@@ -147,6 +150,24 @@ pub struct Finished {
     pub bytes: Option<u64>,
     /// What is not as it should be, though the capture counts.
     pub problems: Vec<Problem>,
+}
+
+#[cfg(test)]
+impl PointFacts {
+    /// A point with nothing in it.
+    pub(crate) fn example(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            engine: "test".to_owned(),
+            instant: Timestamp::UNIX_EPOCH,
+            facts: Facts::default(),
+            queries: BTreeMap::new(),
+            bytes: None,
+            roots: Vec::new(),
+            identity: None,
+            token: None,
+        }
+    }
 }
 
 impl PointFacts {

@@ -13,10 +13,15 @@
 //! What could not be evaluated is *not proven*, never passed.
 
 mod capture;
+pub mod command;
+mod env_files;
+pub mod files;
+mod glob;
 mod holders;
 mod options;
 mod proof;
 mod restore;
+pub mod sqlite;
 mod tally;
 
 use std::path::PathBuf;
@@ -35,6 +40,7 @@ pub use holders::{Holder, Holders};
 pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, SqliteOptions};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
+pub(crate) use restore::appended;
 pub use tally::{Entry, EntryKind, Tally};
 
 /// A flag by which the caller asks long work to stop; work that stops for it fails with [`crate::Error::Interrupted`].
@@ -47,6 +53,12 @@ pub type Cancel = Arc<AtomicBool>;
 pub trait Component: Send + Sync {
     /// The word for it in the plan, such as `sqlite`.
     fn kind(&self) -> &'static str;
+
+    /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are then called on an ordinary
+    /// thread; those of all others inside [`place::Place::within`].
+    fn enters_by_itself(&self) -> bool {
+        false
+    }
 
     /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into every
     /// recovery point; another version makes a proof stale.

@@ -67,21 +67,22 @@ pub enum Exported {
 /// A component of kind `command`: whatever a command prints.
 #[derive(Debug, Clone)]
 pub struct CommandOptions {
-    /// The component's name in the plan; its dump lies at `/lifeboat/commands/NAME` in the snapshot.
+    /// The component's name in the plan.
     pub name: String,
-    /// Prints the dump on its standard output; a line of shell.
-    pub backup: String,
-    /// Loads the dump from its standard input; a line of shell. Without one, the dump is put at `dump`.
-    pub restore: Option<String>,
-    /// Where the dump is put when it is restored; absolute.
-    pub dump: PathBuf,
+    /// The name under which the output is kept: it lies at `/lifeboat/commands/NAME/FILE` in the snapshot.
+    pub file: String,
+    /// Prints what is to be kept on its standard output, and ends with 0.
+    pub backup: place::Command,
+    /// Reads what was kept on its standard input and puts it back.
+    pub restore: place::Command,
+    /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole. Without it a
+    /// restore is not proven by the component itself.
+    pub verify: Option<place::Command>,
+    /// A directory of the place in which what was kept lies while it is put back; made when it is missing.
+    pub hold: PathBuf,
     /// What a disaster removes; absolute paths.
     pub destroy: Vec<PathBuf>,
-    /// The working directory of both commands.
-    pub directory: PathBuf,
-    /// Variables for both commands; their values may be secret.
-    pub environment: Vec<(String, String)>,
-    /// How long each may take.
+    /// How long each command may take.
     pub timeout: Duration,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::facts::Value;
 use serde::{Deserialize, Serialize};
 
 /// What was shown about one restored component.
@@ -65,6 +66,21 @@ impl Proof {
         let (expected, found) = (expected.to_string(), found.to_string());
         let holds = if expected == found { Holds::Yes } else { Holds::No };
         self.shown.push(Shown { what: what.into(), expected, found, holds });
+    }
+
+    /// Adds a comparison of two values: the same kind and the same value, to the last bit of a number.
+    pub(crate) fn agree(&mut self, what: impl Into<String>, expected: &Value, found: &Value) {
+        let same = match (expected, found) {
+            (Value::Real(one), Value::Real(two)) => one.to_bits() == two.to_bits(),
+            _ => expected == found,
+        };
+        let holds = if same { Holds::Yes } else { Holds::No };
+        self.shown.push(Shown {
+            what: what.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+            holds,
+        });
     }
 
     /// Adds something that could not be evaluated.

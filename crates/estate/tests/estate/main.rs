@@ -1,4 +1,12 @@
-//! The estate from outside: real files, real databases, real servers and processes.
+//! The estate from outside: real databases, files, commands, servers and processes.
 
 mod checks;
+mod command;
+mod conformance;
+mod files;
 mod services;
+mod sqlite;
+mod sqlite_exports;
+mod sqlite_faults;
+mod support;
+mod swap;
