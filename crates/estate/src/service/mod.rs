@@ -46,6 +46,10 @@ pub struct Service {
 
 /// How a service is run.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a plan has a few dozen of them, and a box would be in the way of matching"
+)]
 pub enum Kind {
     /// A command that Lifeboat starts and remembers.
     Process(Process),

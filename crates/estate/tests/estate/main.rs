@@ -1,5 +1,7 @@
 //! The estate from outside: real databases, files, commands, servers and processes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
+
 mod checks;
 mod command;
 mod conformance;
@@ -10,3 +12,4 @@ mod sqlite_exports;
 mod sqlite_faults;
 mod support;
 mod swap;
+mod twin;
