@@ -142,6 +142,20 @@ fn two_starts_at_the_same_time_start_one() {
 }
 
 #[test]
+fn a_service_that_somebody_else_is_starting_is_waited_for_only_so_long() {
+    let ground = Ground::new();
+    let web = process(Command::shell("sleep 300"));
+    let lock = fs::File::create(ground.file("web.lock")).unwrap();
+    lock.lock().unwrap();
+    let short = Context { timeout: Duration::from_millis(200), ..ground.context() };
+    assert!(matches!(web.start(&short), Err(Error::Busy { .. })));
+    assert!(matches!(web.stop(&short), Err(Error::Busy { .. })));
+    ground.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(matches!(web.start(&ground.context()), Err(Error::Interrupted)));
+    assert_eq!(web.status(&ground.context()), Status::Stopped);
+}
+
+#[test]
 fn a_process_that_dies_at_once_is_a_failed_start_with_the_end_of_its_log() {
     let ground = Ground::new();
     let web = process(Command::shell("echo token hunter2; echo cannot bind: address in use >&2; exit 1"));
