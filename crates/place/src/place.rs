@@ -53,7 +53,7 @@ impl Place {
     pub fn run(&self, command: &Command, limits: &Limits<'_>) -> Result<Finished> {
         let child =
             self.spawn(command, |prepared| prepared.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn())?;
-        Running::new(child, &command.label, self.name())?.finish(&command.input, limits)
+        Running::new(child, &command.label, self)?.finish(&command.input, limits)
     }
 
     /// Starts a command whose standard output is read piece by piece, however long it is.
@@ -63,7 +63,7 @@ impl Place {
         self.refuse_bytes(command)?;
         let child =
             self.spawn(command, |prepared| prepared.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn())?;
-        Reading::new(Running::new(child, &command.label, self.name())?, limits)
+        Reading::new(Running::new(child, &command.label, self)?, limits)
     }
 
     /// Starts a command that goes on when this function has returned, and on the host when this process has
@@ -80,9 +80,7 @@ impl Place {
         })?;
         let child = self.spawn(command, |prepared| prepared.stdout(out.try_clone()?).stderr(out).spawn())?;
         let pid = child.id().cast_signed();
-        if let Some(inside) = &self.inside {
-            inside.note_started(pid);
-        }
+        self.remember_child(pid);
         ProcessId::of(pid)
     }
 
@@ -118,6 +116,19 @@ impl Place {
         match &self.inside {
             None => Ok(work()),
             Some(inside) => inside.within(work),
+        }
+    }
+
+    /// Takes care that a child of ours does not keep a twin from being destroyed.
+    pub(crate) fn remember_child(&self, pid: i32) {
+        if let Some(inside) = &self.inside {
+            inside.remember(pid);
+        }
+    }
+
+    pub(crate) fn forget_child(&self, pid: i32) {
+        if let Some(inside) = &self.inside {
+            inside.forget(pid);
         }
     }
 

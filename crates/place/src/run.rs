@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::command::{Captured, Command, Daemons, End, Finished, Input, Limits, Stream};
 use crate::error::{Error, Result};
+use crate::place::Place;
 use crate::process::{Family, MARKER, ProcessId};
 use crate::sys;
 
@@ -65,16 +66,17 @@ pub(crate) struct Running {
     family: Family,
     started: Instant,
     label: String,
-    place: String,
+    place: Place,
 }
 
 impl Running {
     /// Takes over a child that was made by [`prepare`].
-    pub fn new(mut child: Child, label: &str, place: &str) -> Result<Self> {
+    pub fn new(mut child: Child, label: &str, place: &Place) -> Result<Self> {
         let started = Instant::now();
         match Self::identify(&child) {
             Ok((ended, family)) => {
-                Ok(Self { child, ended, family, started, label: label.into(), place: place.into() })
+                place.remember_child(child.id().cast_signed());
+                Ok(Self { child, ended, family, started, label: label.into(), place: place.clone() })
             }
             Err(reason) => {
                 // What cannot be watched must not go on; that it has ended already is as good.
@@ -83,7 +85,7 @@ impl Running {
                 Err(Error::Watch {
                     what: "find the process",
                     command: label.into(),
-                    place: place.into(),
+                    place: place.name().into(),
                     reason,
                 })
             }
@@ -159,7 +161,7 @@ impl Running {
     /// Ends it because it can no longer be watched.
     fn abandon(&mut self, what: &'static str, reason: io::Error) -> Error {
         self.kill();
-        Error::Watch { what, command: self.label.clone(), place: self.place.clone(), reason }
+        Error::Watch { what, command: self.label.clone(), place: self.place.name().into(), reason }
     }
 
     /// Ends it and all that it started, now.
@@ -167,6 +169,12 @@ impl Running {
         self.family.kill();
         // The only failure is that it was waited for already.
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.place.forget_child(self.child.id().cast_signed());
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
+use std::ptr;
 
 use rustix::thread::UnshareFlags;
 
@@ -46,4 +47,16 @@ pub(crate) fn keep_inherited_descriptors() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a seccomp filter on the calling thread and all that it will start; for good.
+#[expect(unsafe_code, reason = "the crates that offer it set no_new_privs, with which sudo does not work")]
+pub(crate) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = program.len().try_into().map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions at `filter`, which is the slice, writes nothing there, and
+    // checks every instruction before it takes the program.
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, ptr::from_ref(&program)) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -142,7 +142,7 @@ pub fn tally(directory: &Path, roots: &[PathBuf]) -> Tally {
 pub fn sqlite3(path: &Path, script: &str) -> String {
     let output = sqlite3_output(path, script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// Runs the real `sqlite3` and tells how it went.

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ const COPIED_BYTES_MAX: u64 = 1 << 20;
 
 /// A directory with more entries is not split: each entry costs a mount.
 const SPLIT_ENTRIES_MAX: usize = 2000;
+
+/// What every twin lacks that a program might ask for.
+const OF_EVERYBODY: &str = "there is no network but lo, no systemd and no D-Bus; nothing can be mounted, traced or \
+    scheduled as real-time; io_uring, kernel keyrings, sockets to the hypervisor and 32-bit programs are refused";
 
 /// What a twin of an ordinary user lacks.
 const OF_AN_ORDINARY_USER: &str = "there is one user and one group: files of others can be read as far as this \
@@ -140,7 +144,7 @@ impl Builder {
         }
         let scratch = spec.scratch.clone();
         let in_user_namespace = user::in_user_namespace();
-        let mut built = Built::default();
+        let mut built = Built { limits: vec![OF_EVERYBODY.to_owned()], ..Built::default() };
         if in_user_namespace {
             built.limits.push(OF_AN_ORDINARY_USER.to_owned());
         }
@@ -201,8 +205,7 @@ impl Builder {
         fs::create_dir(&upper)?;
         fs::create_dir(&work)?;
         let lower = open_path(path)?;
-        let like = rustix::fs::fstat(&lower)?;
-        take_attributes(&upper, like.st_uid, like.st_gid, like.st_mode)?;
+        take_attributes(&upper, path)?;
         if self.in_user_namespace {
             self.lay_ways(path, &upper)?;
         }
@@ -226,9 +229,9 @@ impl Builder {
                 match fs::symlink_metadata(&from) {
                     Ok(like) if !like.is_dir() => break,
                     Ok(_) if to.is_dir() => {}
-                    Ok(like) => {
+                    Ok(_) => {
                         fs::create_dir(&to)?;
-                        take_attributes(&to, like.uid(), like.gid(), like.mode())?;
+                        take_attributes(&to, &from)?;
                     }
                     Err(_) => break, // The host's user cannot get there either.
                 }
@@ -336,9 +339,8 @@ impl Builder {
 
     fn split(&mut self, path: &Path, flags: MountFlags) -> io::Result<()> {
         let target = self.target(path);
-        let like = fs::metadata(path)?;
         mount_tmpfs(&target, flags.difference(MountFlags::RDONLY) | MountFlags::NODEV, "mode=755")?;
-        take_attributes(&target, like.uid(), like.gid(), like.mode())?;
+        take_attributes(&target, path)?;
         let entries: Vec<fs::DirEntry> = fs::read_dir(path)?.collect::<io::Result<_>>()?;
         if entries.len() > SPLIT_ENTRIES_MAX {
             let reason =
@@ -381,9 +383,9 @@ impl Builder {
     }
 
     fn make_directory_like(&self, path: &Path) -> io::Result<()> {
-        let (target, like) = (self.target(path), fs::metadata(path)?);
+        let target = self.target(path);
         fs::create_dir(&target)?;
-        take_attributes(&target, like.uid(), like.gid(), like.mode())
+        take_attributes(&target, path)
     }
 
     /// Covers the scratch directories of all twins, where the twin shows them.
@@ -402,18 +404,22 @@ impl Builder {
     }
 }
 
-/// Gives `path` the owner and mode that the host's file has, as far as this process may.
-fn take_attributes(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
-    match chown(path, Some(uid), Some(gid)) {
-        // In a user namespace there is only one owner; all that the host's user can see he owns in the twin.
-        Err(error) if user::in_user_namespace() && refuses_owner(&error) => {}
-        other => other?,
+/// Gives `target` the owner and mode of the host's file at `path`.
+///
+/// In a user namespace everything belongs to its one user. What belongs to another on the host must not be
+/// open to him for that; he gets the rights that he has there, or a drill would do what a recovery cannot.
+pub(super) fn take_attributes(target: &Path, path: &Path) -> io::Result<()> {
+    let like = fs::metadata(path)?;
+    let mut mode = like.mode() & 0o7777;
+    if !user::in_user_namespace() {
+        chown(target, Some(like.uid()), Some(like.gid()))?;
+    } else {
+        let may = [(Access::READ_OK, 0o400), (Access::WRITE_OK, 0o200), (Access::EXEC_OK, 0o100)];
+        let granted = may.iter().filter(|(access, _)| rustix::fs::access(path, *access).is_ok());
+        // Neither are setuid and setgid programs of others his.
+        mode = granted.fold(mode & 0o1077, |mode, (_, bit)| mode | bit);
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
-}
-
-fn refuses_owner(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
+    fs::set_permissions(target, fs::Permissions::from_mode(mode))
 }
 
 fn copy_file(path: &Path, target: &Path) -> io::Result<()> {
@@ -423,7 +429,7 @@ fn copy_file(path: &Path, target: &Path) -> io::Result<()> {
         return Err(io::Error::other(reason));
     }
     fs::write(target, fs::read(path)?)?;
-    take_attributes(target, metadata.uid(), metadata.gid(), metadata.mode())
+    take_attributes(target, path)
 }
 
 fn flags_of(mount: &Mount) -> MountFlags {

@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::MountFlags;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::build::{Failed, Named, mount, mount_tmpfs};
+use super::build::{Failed, Named, mount, mount_tmpfs, take_attributes};
 
 /// Devices that give nothing away and take nothing but what they are given.
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
@@ -121,14 +121,14 @@ fn copy_directories(from: &Path, to: &Path, depth: usize, made: &mut usize) -> i
         if !is_directory || left_out || *made >= RUN_DIRECTORIES_MAX {
             continue;
         }
-        // It may vanish while we look at it.
-        let Ok(like) = entry.metadata() else { continue };
         *made += 1;
         let target = to.join(entry.file_name());
         fs::create_dir(&target)?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(like.mode() & 0o7777))?;
-        // Fails in a user namespace, where everything belongs to its one user.
-        let _ = chown(&target, Some(like.uid()), Some(like.gid()));
+        match take_attributes(&target, &entry.path()) {
+            // It has vanished meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        }
         if depth > 1 {
             copy_directories(&entry.path(), &target, depth - 1, made)?;
         }

@@ -4,14 +4,14 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
-use super::user;
+use super::{filter, user};
 use crate::error::{Error, Result};
 use crate::place::connect_any;
 use crate::sys;
@@ -20,8 +20,8 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Inside {
     init: OwnedFd,
-    /// Children of ours that nobody waits for.
-    started: Mutex<Vec<Pid>>,
+    /// Children of ours in the twin: its first process can end only when somebody has waited for them.
+    children: Mutex<Vec<Pid>>,
 }
 
 /// All namespaces of a command.
@@ -33,20 +33,28 @@ const OF_COMMANDS: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
 
 impl Inside {
     pub fn new(init: OwnedFd) -> Self {
-        Self { init, started: Mutex::default() }
+        Self { init, children: Mutex::default() }
     }
 
-    /// Remembers a process that was started in the twin and goes on.
-    pub fn note_started(&self, pid: i32) {
-        let pid = Pid::from_raw(pid);
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).extend(pid);
+    /// Remembers a child of ours, so that it is not forgotten when the twin is destroyed.
+    pub fn remember(&self, pid: i32) {
+        self.children().extend(Pid::from_raw(pid));
     }
 
-    /// Lets go of those that have ended.
-    pub fn reap_started(&self) {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Forgets a child that was waited for.
+    pub fn forget(&self, pid: i32) {
+        self.children().retain(|child| child.as_raw_pid() != pid);
+    }
+
+    /// Lets go of children that have ended.
+    pub fn reap_children(&self) {
         // An error means that it was waited for elsewhere.
-        started.retain(|pid| matches!(rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
+        let waits = |child: &mut Pid| rustix::process::waitpid(Some(*child), WaitOptions::NOHANG);
+        self.children().retain_mut(|child| matches!(waits(child), Ok(None)));
+    }
+
+    fn children(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` on a thread that sees the twin's files, and else what the host has.
@@ -63,7 +71,7 @@ impl Inside {
     pub fn as_command<T: Send>(&self, spawn: impl FnOnce() -> T + Send) -> Result<T> {
         self.on_thread(|| {
             self.enter(OF_COMMANDS)?;
-            user::confine_children().map_err(enter_error)?;
+            filter::install().and_then(|()| user::confine_children()).map_err(enter_error)?;
             Ok(spawn())
         })
     }

@@ -7,13 +7,14 @@
 //! | `init` | the twin's first process |
 //! | `inside` | entering a twin |
 //! | `user` | rights: of root, of an ordinary user, of commands in the twin |
+//! | `filter` | system calls that no command in the twin gets |
 //! | `scratch` | directories for what is written, and how none is forgotten |
 //!
 //! **What protects the host.** Files: an overlay never writes below. Processes, network, abstract sockets,
 //! shared memory, host name: namespaces of its own. Sockets in the file system: an overlay has inodes of its
 //! own, and nobody listens on them. Disks: overlays open no device nodes, and `/dev` has none. Kernel: the
 //! capabilities to change it are not in the bounding set of any command, and what of `/proc` asks for no
-//! capability is read-only. `no_new_privs` is not set, because `sudo` would not work in the twin then as it
+//! capability is read-only; calls that no namespace covers are filtered. `no_new_privs` is not set, because `sudo` would not work in the twin then as it
 //! does on the host; setuid programs get no right beyond the bounding set either.
 //!
 //! **Concurrency.** A twin belongs to whoever made it; its places may be used from any thread. The host goes
@@ -23,6 +24,7 @@
 //! with that one everything in the twin. Scratch directories stay, and [`Twin::reap`] finds them.
 
 mod build;
+mod filter;
 mod fresh;
 mod init;
 mod inside;
@@ -314,10 +316,10 @@ impl Keeper {
         let _ = self.child.kill();
         // The kernel lets the first process end when all others have been waited for, and some are ours.
         while let Ok(None) = self.child.try_wait() {
-            inside.reap_started();
+            inside.reap_children();
             thread::sleep(Duration::from_millis(1));
         }
-        inside.reap_started();
+        inside.reap_children();
         self.let_go();
     }
 

@@ -96,7 +96,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     Some(Mount {
         id: text(0)?.parse().ok()?,
         path: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
-        kind: text(dash + 1)?.to_owned(),
+        kind: text(dash + 1).filter(|kind| !kind.is_empty())?.to_owned(),
         read_only: options.contains(&"ro"),
         no_suid: options.contains(&"nosuid"),
         no_exec: options.contains(&"noexec"),

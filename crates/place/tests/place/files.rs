@@ -7,13 +7,11 @@ use std::path::Path;
 use place::Fate;
 use serde_json::json;
 
-use crate::session::{Ground, Who};
-
-const EVERYBODY: [Who; 2] = [Who::Root, Who::Nobody];
+use crate::session::{Ground, Who, everybody};
 
 #[test]
 fn what_is_written_within_is_seen_by_commands_and_not_by_the_host() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let file = ground.play().join("file");
         fs::write(&file, "host").unwrap();
@@ -30,7 +28,7 @@ fn what_is_written_within_is_seen_by_commands_and_not_by_the_host() {
 
 #[test]
 fn links_lead_to_the_twins_files() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let (secret, below) = (ground.play().join("secret"), ground.play().join("below"));
         fs::write(&secret, "host").unwrap();
@@ -66,7 +64,7 @@ fn owners_and_modes_are_those_of_the_host() {
 
 #[test]
 fn every_file_system_is_overlaid_and_single_files_are_copied() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let play = ground.play();
         // Names that would be options or lists; a mount in a mount; a mount that covers another; a file.
@@ -105,7 +103,7 @@ fn every_file_system_is_overlaid_and_single_files_are_copied() {
 
 #[test]
 fn fresh_directories_are_fresh_and_kept_ones_are_kept() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::below(who, Path::new("/tmp"));
         let estate = ground.play().join("estate");
         fs::create_dir(&estate).unwrap();
@@ -168,7 +166,7 @@ fn a_scratch_directory_that_can_hold_no_upper_layer_is_replaced_by_memory() {
 
 #[test]
 fn the_scratch_directory_is_not_shown() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let mut twin = ground.twin();
         assert_eq!(twin.must(&format!("ls -A {0} | cat", ground.scratch().display())).trim(), "");
@@ -178,7 +176,7 @@ fn the_scratch_directory_is_not_shown() {
 
 #[test]
 fn a_directory_of_the_host_is_renamed_where_the_report_says_so() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let folder = ground.play().join("folder");
         fs::create_dir(&folder).unwrap();

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use place::{ProcessId, Twin};
 use serde_json::json;
 
-use crate::session::{Ground, Session, Who};
-
-const EVERYBODY: [Who; 2] = [Who::Root, Who::Nobody];
+use crate::session::{Ground, Session, everybody};
 
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -32,11 +30,11 @@ fn serve(ground: &Ground, twin: &mut Session, port: u16) -> ProcessId {
 
 #[test]
 fn a_connection_leads_to_the_twins_server_and_not_to_the_hosts() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let host = thread::spawn(move || {
-            listener.incoming().for_each(|client| client.unwrap().write_all(b"host").unwrap())
+            listener.incoming().for_each(|client| client.unwrap().write_all(b"host").unwrap());
         });
         let ground = Ground::new(who);
         let mut twin = ground.twin();
@@ -58,7 +56,7 @@ fn a_connection_leads_to_the_twins_server_and_not_to_the_hosts() {
 
 #[test]
 fn orphans_are_reaped_and_their_numbers_are_small() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let mut twin = Ground::new(who).twin();
         twin.must("(setsid sleep 0.1 &) ; (setsid sh -c 'sleep 0.1; exit 3' &)");
         until("the orphans are reaped", || {
@@ -71,7 +69,7 @@ fn orphans_are_reaped_and_their_numbers_are_small() {
 
 #[test]
 fn destroying_ends_every_process_and_removes_what_was_written() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let mut twin = ground.twin();
         let started =
@@ -93,7 +91,7 @@ fn destroying_ends_every_process_and_removes_what_was_written() {
 
 #[test]
 fn a_killed_run_leaves_no_process_and_what_it_wrote_is_reaped() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let ground = Ground::new(who);
         let mut killed = ground.twin();
         let mut living = ground.twin();
@@ -131,10 +129,10 @@ fn a_killed_run_leaves_no_process_and_what_it_wrote_is_reaped() {
 
 #[test]
 fn a_command_in_the_twin_is_bounded_as_on_the_host() {
-    for who in EVERYBODY {
+    for &who in everybody() {
         let mut twin = Ground::new(who).twin();
         let ran = twin.run("sleep 1000 & echo started; exit 5");
         assert!(!ran.success && ran.text == "started\n", "{}", ran.text);
-        until("it is gone", || !twin.must("cat /proc/[0-9]*/comm").contains("sleep"));
+        until("it is gone", || !twin.run("cat /proc/[0-9]*/comm").text.contains("sleep"));
     }
 }

@@ -5,19 +5,32 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::LazyLock;
 
 use place::{ProcessId, TwinReport};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The user and group of nobody in particular.
-const NOBODY: u32 = 65534;
+/// A user and a group that nothing belongs to. Not `nobody`, as whom all others appear in a user namespace.
+const ORDINARY: u32 = 54321;
 
 /// Who makes the twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Root,
-    Nobody,
+    Ordinary,
+}
+
+/// Root, and an ordinary user where the system lets one make a twin; where it does not, it must say so well.
+pub fn everybody() -> &'static [Who] {
+    static EVERYBODY: LazyLock<Vec<Who>> = LazyLock::new(|| match Ground::new(Who::Ordinary).open("", &[]) {
+        Ok(_) => vec![Who::Root, Who::Ordinary],
+        Err(said) => {
+            assert!(said.contains("forbidden") && said.contains("or run the drill as root"), "{said}");
+            vec![Who::Root]
+        }
+    });
+    &EVERYBODY
 }
 
 /// A directory on the disk with a helper that everybody may start, and a playground that belongs to `who`.
@@ -58,21 +71,21 @@ impl Ground {
 
     /// Makes `who` the owner.
     pub fn give(&self, path: &Path) {
-        if self.who == Who::Nobody {
-            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        if self.who == Who::Ordinary {
+            chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
         }
     }
 
     /// `who` as `chown` takes it.
     pub fn owner(&self) -> &'static str {
-        if self.who == Who::Root { "0:0" } else { "65534:65534" }
+        if self.who == Who::Root { "0:0" } else { "54321:54321" }
     }
 
     /// Runs shell text on the host as `who`.
     pub fn on_host(&self, text: &str) -> place::Finished {
         let mut command = place::Command::shell(text);
-        if self.who == Who::Nobody {
-            command = command.user(NOBODY, NOBODY);
+        if self.who == Who::Ordinary {
+            command = command.user(ORDINARY, ORDINARY);
         }
         let limits = place::Limits::timeout(std::time::Duration::from_secs(20));
         place::Place::host().run(&command, &limits).unwrap()
@@ -91,7 +104,7 @@ impl Ground {
     pub fn open(&self, preparation: &str, keep: &[&Path]) -> Result<Session, String> {
         let user = match self.who {
             Who::Root => "",
-            Who::Nobody => "setpriv --reuid=65534 --regid=65534 --clear-groups",
+            Who::Ordinary => "setpriv --reuid=54321 --regid=54321 --clear-groups",
         };
         let keep: Vec<String> = keep.iter().map(|path| format!("'{}'", path.display())).collect();
         let (helper, scratch) = (self.helper(), self.scratch());

@@ -79,7 +79,7 @@ fn a_closure_has_the_twins_files_and_the_hosts_network_also_on_its_threads() {
     assert!(!file.exists());
     // The caller's thread has stayed where it was.
     assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), network);
-    assert_eq!(Place::host().within(|| file.exists()).unwrap(), false);
+    assert!(!Place::host().within(|| file.exists()).unwrap());
 }
 
 #[test]
@@ -141,4 +141,17 @@ fn two_twins_are_apart() {
     assert!(other.place().run(&Command::shell("true"), &Limits::timeout(SOON)).unwrap().success());
     drop(other);
     assert_eq!(fs::read_dir(scratch.path().join("twins")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_command_that_is_being_read_does_not_keep_a_twin_alive() {
+    let (twin, _scratch) = make();
+    let mut reading =
+        twin.place().read(&Command::shell("echo $$; sleep 1000"), &Limits::timeout(SOON)).unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut reading, &mut first).unwrap();
+    twin.destroy().unwrap();
+    std::io::Read::read_to_string(&mut reading, &mut String::new()).unwrap();
+    let finished = reading.finish();
+    assert!(!finished.is_ok_and(|finished| finished.success()));
 }
