@@ -1,4 +1,7 @@
 //! The check of a file: there or not, how large, what is in it, how old.
+//!
+//! Digest and content are not for a live SQLite database: the engine may be capturing it at the same time, and closing
+//! any descriptor of it drops the locks of this process. [`super::Question::Sql`] is for databases.
 
 use std::fs::{self, Metadata};
 use std::io::{self, Read};

@@ -9,7 +9,7 @@
 //! | kind | runs as | in a twin |
 //! |---|---|---|
 //! | process | a command that is started detached, and remembered by its [`ProcessId`] | the same |
-//! | systemd | a unit | its `ExecStart` as a process, a stand-in; what cannot stand in is [`Error::NotHere`] |
+//! | systemd | a unit | not at all: a twin has no systemd, so it is [`Error::NotHere`], and not proven |
 //! | command | whatever its start command brings up | the same, if the commands need nothing outside |
 
 mod command;
@@ -46,6 +46,10 @@ pub struct Service {
 
 /// How a service is run.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a plan has a few dozen of them, and a box would be in the way of matching"
+)]
 pub enum Kind {
     /// A command that Lifeboat starts and remembers.
     Process(Process),
@@ -133,8 +137,8 @@ pub struct Started {
     pub process: Option<ProcessId>,
     /// How many processes of an earlier run, whose first process was gone, were ended before.
     pub cleared: usize,
-    /// What was started in place of the real thing, if it was not the real thing. What is shown by it is shown of a
-    /// stand-in, and must be reported so.
+    /// What was started in place of the real thing; nothing, for the kinds that there are. What is shown by a stand-in must
+    /// be reported as shown by one.
     pub stand_in: Option<String>,
 }
 

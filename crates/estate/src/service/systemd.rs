@@ -1,6 +1,7 @@
 //! The service that is a unit of systemd.
 //!
-//! On the host everything goes through `systemctl`. A twin has no systemd: see `stand_in`.
+//! Everything goes through `systemctl`. A twin has no systemd, so a unit cannot be rehearsed there: whoever wants that
+//! declares its command as a process.
 
 use std::time::Duration;
 

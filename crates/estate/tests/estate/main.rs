@@ -3,6 +3,7 @@
 mod checks;
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
+//! The estate from outside: real databases, files, commands, servers and processes.
 mod command;
 mod conformance;
 mod files;
@@ -12,3 +13,4 @@ mod sqlite_exports;
 mod sqlite_faults;
 mod support;
 mod swap;
+mod twin;

@@ -194,15 +194,11 @@ impl HttpCheck {
     fn without_tls(&self, asking: &Asking<'_>, url: &Url, error: tls::NoTls) -> Answer {
         match error {
             tls::NoTls::Trust(why) => Answer::unknown(why),
-            tls::NoTls::Broken(Broken::Io(error))
-                if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) =>
-            {
-                Answer::fails(
-                    format!("cannot speak TLS with {}", shown(url)),
-                    "a certificate that is trusted and valid",
-                    error.to_string(),
-                )
-            }
+            tls::NoTls::Broken(Broken::Io(error)) if is_of_tls(&error) => Answer::fails(
+                format!("cannot speak TLS with {}", shown(url)),
+                "a certificate that is trusted and valid",
+                error.to_string(),
+            ),
             tls::NoTls::Broken(broken) => self.broken(asking, url, broken),
         }
     }
@@ -249,6 +245,11 @@ fn understood(text: &str) -> Result<Url, Invalid> {
         ("http" | "https", _) => Err(refused(shown(&url), "it has no host or no port")),
         _ => Err(refused(shown(&url), "only http and https can be asked")),
     }
+}
+
+/// Tells an error of the handshake from one of the connection.
+fn is_of_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
 }
 
 /// A URL without user, password, query and fragment: each of them is a place for secrets.

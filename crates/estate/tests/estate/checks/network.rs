@@ -1,6 +1,6 @@
 //! Connections and ports.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::thread;
 use std::time::Duration;
@@ -37,6 +37,43 @@ fn open_and_closed() {
     unknown(&ask(tcp("no-such-host.invalid", 80, TcpExpect::Closed)), "no-such-host.invalid");
     assert!(refused(tcp("", 80, TcpExpect::Open)).contains("names no host"));
     assert!(refused(tcp("localhost", 0, TcpExpect::Open)).contains("no port"));
+}
+
+/// A port whose queue is full: whoever else connects hears nothing, as behind a filter that drops packets.
+fn silent_port() -> (std::process::Child, u16) {
+    let text = "import socket, time
+listener = socket.socket()
+listener.bind(('127.0.0.1', 0))
+listener.listen(0)
+waiting = []
+for _ in range(8):
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(listener.getsockname())
+    waiting.append(client)
+time.sleep(0.2)
+print(listener.getsockname()[1], flush=True)
+time.sleep(300)";
+    let mut python = std::process::Command::new("python3")
+        .args(["-c", text])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(python.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    (python, line.trim().parse().unwrap())
+}
+
+#[test]
+fn silence_is_no_refusal() {
+    let (mut python, port) = silent_port();
+    let short = Duration::from_millis(500);
+    fails(&ask_for(tcp("127.0.0.1", port, TcpExpect::Open), short), "no answer within 500ms");
+    // Something may well listen there.
+    unknown(&ask_for(tcp("127.0.0.1", port, TcpExpect::Closed), short), "no answer within 500ms");
+    ask_and_cancel(tcp("127.0.0.1", port, TcpExpect::Open));
+    python.kill().unwrap();
+    python.wait().unwrap();
 }
 
 #[test]
