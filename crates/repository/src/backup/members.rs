@@ -44,8 +44,8 @@ pub enum MemberContent<'a> {
     Host(PathBuf),
     /// A file whose content is read from a stream.
     ///
-    /// Several are read beside each other, at most as many as there are workers; one may be opened long after
-    /// another has ended, or never when the backup fails before. Reading is not interrupted from outside: when the
+    /// Several are read beside each other, one fewer than there are workers and in no particular order; one may be
+    /// opened long after another has ended, or never when the backup fails before. Reading is not interrupted from outside: when the
     /// caller cancels, the reader must come to an end.
     Stream {
         /// What the file's node says.
@@ -58,7 +58,7 @@ pub enum MemberContent<'a> {
         /// How many bytes come; any other number fails the backup. Not checked when `None`.
         size: Option<u64>,
     },
-    /// What the parent snapshot has at the member's path, as it is there.
+    /// What the parent snapshot has at the member's path, as it is there; no other member may lie in it.
     ///
     /// Fails the backup with [`Error::NotAsBefore`](crate::Error::NotAsBefore), before anything is read, when there
     /// is no parent, when it has nothing there, or when a blob of it is no longer in the repository's index.
