@@ -73,6 +73,8 @@ pub enum Command {
     Commit(rollback::CommitArgs),
     Status(status::Args),
     Repository(Box<repository::Args>),
+    #[command(hide = true)]
+    DemoService(demo::service::Args),
 }
 
 impl Command {
@@ -93,6 +95,7 @@ impl Command {
             Self::Commit(_) => "commit",
             Self::Status(_) => "status",
             Self::Repository(args) => args.command.name(),
+            Self::DemoService(_) => "demo-service",
         }
     }
 
@@ -113,6 +116,7 @@ impl Command {
             Self::Commit(args) => rollback::commit_run(&args, ui),
             Self::Status(args) => status::run(&args, ui),
             Self::Repository(args) => args.run(ui),
+            Self::DemoService(args) => demo::service::run(&args),
         }
     }
 }
