@@ -187,7 +187,7 @@ fn name_of(state: &State, step: &runbook::StepId) -> String {
 
 /// The time from the declaration to the end of the last check after the cut-over, in seconds. In a drill the disaster is
 /// declared when it has happened.
-fn recovery_time(state: &State, context: &Context, began: Timestamp) -> f64 {
+pub(crate) fn recovery_time(state: &State, context: &Context, began: Timestamp) -> f64 {
     let end_of = |step: &runbook::StepState| step.active.iter().map(|(_, to)| *to).max();
     let mut last = None;
     let mut declared_at = None;
@@ -209,7 +209,7 @@ fn recovery_time(state: &State, context: &Context, began: Timestamp) -> f64 {
 }
 
 /// The time from the oldest of the points that were brought back to the disaster, in seconds.
-fn recovery_point(context: &Context) -> Option<f64> {
+pub(crate) fn recovery_point(context: &Context) -> Option<f64> {
     let oldest = context.chosen.iter().map(|chosen| chosen.instant).min()?;
     Some((context.happened - oldest).as_secs_f64_or_zero())
 }

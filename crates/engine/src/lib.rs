@@ -8,6 +8,7 @@
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`runs`] | the files and records of runs |
+//! | [`report`] | what one run did, showed and measured, for people and machines |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup` | the steps of a runbook as data, and their effects |
 //! | `drivers` | from the words of a plan to the drivers of the estate |
@@ -28,6 +29,7 @@ pub mod point;
 mod preflight;
 pub mod protect;
 pub mod recover;
+pub mod report;
 pub mod resolve;
 pub mod runs;
 pub mod site;
