@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backup, demo, diagnose, drill, order, points, recover, repository, restore, rollback, status, validate, verify,
+    backup, demo, diagnose, drill, order, points, recover, report, repository, restore, rollback, runbook,
+    status, validate, verify,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
@@ -72,6 +73,8 @@ pub enum Command {
     Rollback(rollback::RollbackArgs),
     Commit(rollback::CommitArgs),
     Status(status::Args),
+    Report(report::Args),
+    Runbook(runbook::Args),
     Repository(Box<repository::Args>),
     #[command(hide = true)]
     DemoService(demo::service::Args),
@@ -94,6 +97,8 @@ impl Command {
             Self::Rollback(_) => "rollback",
             Self::Commit(_) => "commit",
             Self::Status(_) => "status",
+            Self::Report(_) => "report",
+            Self::Runbook(_) => "runbook",
             Self::Repository(args) => args.command.name(),
             Self::DemoService(_) => "demo-service",
         }
@@ -115,6 +120,8 @@ impl Command {
             Self::Rollback(args) => rollback::roll_back(&args, ui),
             Self::Commit(args) => rollback::commit_run(&args, ui),
             Self::Status(args) => status::run(&args, ui),
+            Self::Report(args) => report::run(&args, ui),
+            Self::Runbook(args) => runbook::run(&args, ui),
             Self::Repository(args) => args.run(ui),
             Self::DemoService(args) => demo::service::run(&args),
         }

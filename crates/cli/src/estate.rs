@@ -84,14 +84,19 @@ impl PlanArgs {
         self.site(read, repository)
     }
 
-    /// Puts a plan and its repository together.
-    pub fn site(&self, read: Read, repository: Repository) -> Result<Site, Failure> {
-        let Read { plan, text, base } = read;
+    /// The directory in which Lifeboat keeps what it must remember of the plan's estate; absolute.
+    pub fn state(&self, read: &Read) -> Result<PathBuf, Failure> {
         let state = match self.state.clone().or_else(|| environment::path("LIFEBOAT_STATE")) {
             Some(state) => state,
-            None => default_state(plan.name.as_str())?,
+            None => default_state(read.plan.name.as_str())?,
         };
-        let state = std::path::absolute(&state).unwrap_or(state);
+        Ok(std::path::absolute(&state).unwrap_or(state))
+    }
+
+    /// Puts a plan and its repository together.
+    pub fn site(&self, read: Read, repository: Repository) -> Result<Site, Failure> {
+        let state = self.state(&read)?;
+        let Read { plan, text, base } = read;
         let host = host_name();
         let user = environment::text("SUDO_USER").or_else(|| environment::text("USER"));
         Ok(Site {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use estate::check::{self, Check};
@@ -134,6 +135,14 @@ impl Drivers {
         Ok(drivers)
     }
 
+    /// Makes drivers that are only to be printed: late values stand in them as the plan writes them, and none is looked
+    /// up.
+    pub fn written(site: &Site, place: &Place) -> Result<Self> {
+        let site = Site { lookup: Arc::new(AsWritten), ..site.clone() };
+        let drivers = Self::of(&site, place)?;
+        Ok(Self { secrets: Secrets::default(), ..drivers })
+    }
+
     pub fn component(&self, name: &str) -> Result<&dyn Component> {
         self.components.get(name).map(AsRef::as_ref).ok_or_else(|| unknown("component", name))
     }
@@ -195,6 +204,15 @@ impl Drivers {
             )
         })?;
         Ok(around.dress(Command::shell(script)))
+    }
+}
+
+/// Gives late values as the plan writes them.
+struct AsWritten;
+
+impl plan::Lookup for AsWritten {
+    fn look_up(&self, reference: &plan::Reference) -> std::result::Result<String, String> {
+        Ok(reference.to_string())
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`runs`] | the files and records of runs |
+//! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup` | the steps of a runbook as data, and their effects |
@@ -24,6 +25,7 @@ pub mod drill;
 mod drivers;
 mod error;
 pub mod execute;
+pub mod handbook;
 mod perform;
 pub mod point;
 mod preflight;

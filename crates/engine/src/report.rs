@@ -20,7 +20,7 @@ use crate::runs;
 
 mod build;
 mod html;
-mod markdown;
+pub(crate) mod markdown;
 #[cfg(test)]
 mod tests;
 mod timeline;

@@ -119,12 +119,21 @@ pub(crate) const STEADY_AFTER: Duration = Duration::from_secs(2);
 ///
 /// Fails when the plan has no such scenario, and when a component that it restores has no point that fits.
 pub fn scenario(site: &Site, catalogue: &Catalogue, wanted: Wanted<'_>) -> Result<Resolution> {
+    scenario_with(site, catalogue, wanted, &Drivers::of(site, &place::Place::host())?)
+}
+
+/// The same with drivers that were made already.
+pub(crate) fn scenario_with(
+    site: &Site,
+    catalogue: &Catalogue,
+    wanted: Wanted<'_>,
+    drivers: &Drivers,
+) -> Result<Resolution> {
     let scenario = site.plan.scenario(wanted.scenario)?;
-    let drivers = Drivers::of(site, &place::Place::host())?;
     let mut resolver = Resolver {
         site,
         catalogue,
-        drivers: &drivers,
+        drivers,
         wanted,
         chosen: Vec::new(),
         left_out: Vec::new(),
@@ -649,7 +658,7 @@ pub(crate) fn phase(mut step: Step, phase: &str) -> Step {
 }
 
 /// What a person calls a step that has no name.
-fn title(action: &PlanAction) -> String {
+pub(crate) fn title(action: &PlanAction) -> String {
     let all = |names: &[plan::Name]| names.iter().map(plan::Name::as_str).collect::<Vec<_>>().join(", ");
     let selected = |selection: &Selection| match selection {
         Selection::All => "all".to_owned(),

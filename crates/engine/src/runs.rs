@@ -229,9 +229,31 @@ pub fn local(state: &Path) -> Result<Vec<String>> {
     Ok(ids)
 }
 
+/// All runs of which the repository has a copy, by id, the newest last.
+pub fn copied(repository: &Repository) -> Result<Vec<String>> {
+    let listed = repository.sidecar_list(DIRECTORY)?;
+    let mut ids: Vec<String> =
+        listed.iter().filter_map(|(name, _)| Some(name.split('/').nth(1)?.to_owned())).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
 /// Finds a run on this machine by its id or the end of it, as people type it; `latest` is the newest.
 pub fn find(state: &Path, name: &str) -> Result<String> {
-    let ids = local(state)?;
+    find_among(&local(state)?, name)
+}
+
+/// Finds a run by its id or the end of it, on this machine and in the repository; `latest` is the newest of both.
+pub fn find_everywhere(state: &Path, repository: &Repository, name: &str) -> Result<String> {
+    let mut ids = local(state)?;
+    ids.extend(copied(repository)?);
+    ids.sort_unstable();
+    ids.dedup();
+    find_among(&ids, name)
+}
+
+fn find_among(ids: &[String], name: &str) -> Result<String> {
     let fitting: Vec<&String> = match name {
         "latest" => ids.last().into_iter().collect(),
         _ => ids.iter().filter(|id| *id == name || id.ends_with(name)).collect(),

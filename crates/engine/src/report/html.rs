@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use runbook::Outcome;
 
-use super::{Clock, Met, Report, Stage, StepLine, StepStatus, Tone, Why, build, words};
+use super::{Clock, Met, Report, Stage, StepLine, StepStatus, Tone, Why, words};
 
 /// How the page looks, on a screen and on paper.
 const STYLE: &str = include_str!("report.css");
