@@ -91,7 +91,7 @@ fn shop(base: &Path) -> Site {
         cost: ScryptCost { n: 2, r: 1, p: 1 },
         author: Author { username: String::new(), hostname: String::new() },
     };
-    let store = Arc::new(store::Local::new(base.join("repo")));
+    let store = Arc::new(store::Local::open(base.join("repo")).unwrap());
     let repository = Repository::init(store, b"hunter2-secret", &options, Clock::system()).unwrap();
     let site = site(base, repository);
     let interrupt = AtomicBool::new(false);
