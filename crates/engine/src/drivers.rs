@@ -301,7 +301,8 @@ impl Maker<'_> {
                 ));
             }
             ComponentKind::Command(command) => {
-                let around = self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
+                let around =
+                    self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
                 let dressed = |line: &CommandLine| around.dress(command_of(line));
                 let options = CommandOptions {
                     name: name.to_owned(),
@@ -362,7 +363,8 @@ impl Maker<'_> {
         let kind = match &declared.kind {
             ServiceKind::Process(process) => {
                 let process = &process.process;
-                let around = self.surroundings(process.dir.as_deref(), &process.env, process.user.as_deref())?;
+                let around =
+                    self.surroundings(process.dir.as_deref(), &process.env, process.user.as_deref())?;
                 service::Kind::Process(service::Process {
                     command: around.dress(command_of(&process.command)),
                     grace: *process.stop_grace,
@@ -374,7 +376,8 @@ impl Maker<'_> {
             }
             ServiceKind::Command(command) => {
                 let commands = &command.command;
-                let around = self.surroundings(commands.dir.as_deref(), &commands.env, commands.user.as_deref())?;
+                let around =
+                    self.surroundings(commands.dir.as_deref(), &commands.env, commands.user.as_deref())?;
                 let dressed = |line: &CommandLine| around.dress(command_of(line));
                 service::Kind::Command(service::Commands {
                     start: dressed(&commands.start),
@@ -437,7 +440,8 @@ impl Maker<'_> {
                 },
             }),
             Question::Command(command) => {
-                let around = self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
+                let around =
+                    self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
                 let (mut exit, mut stdout, mut stderr) = (Vec::new(), None, None);
                 if let Some(expect) = &command.expect {
                     exit = expect.exit.to_vec();
@@ -560,7 +564,9 @@ fn find_user(name: &str) -> Result<(u32, u32)> {
         (known == name || uid == name).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
     });
     found.ok_or_else(|| {
-        Error::refused(format!("there is no user {name} on this machine"), "add the user, or correct the plan")
+        Error::refused(
+            format!("there is no user {name} on this machine"),
+            "add the user, or correct the plan",
+        )
     })
 }
-

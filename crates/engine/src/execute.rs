@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use runbook::journal::Journal;
 use runbook::{
-    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome, RunBegun, Runbook,
-    State, Status, SystemClock, Verdict,
+    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome,
+    RunBegun, Runbook, State, Status, SystemClock, Verdict,
 };
 
 use crate::copy_run::CopyRun;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use estate::component::{Finding, Severity};
 use runbook::{Body, Runbook};
 
-use crate::Result;
 use crate::point::Catalogue;
 use crate::resolve::{Context, Mode};
 use crate::site::Site;
@@ -18,7 +17,7 @@ pub(crate) fn of(
     runbook: &Runbook,
     context: &Context,
     catalogue: &Catalogue,
-) -> Result<Vec<Finding>> {
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(space(runbook));
     findings.extend(ages(site, context));
@@ -34,7 +33,7 @@ pub(crate) fn of(
             hint: "correct the scenario in the plan".into(),
         });
     }
-    Ok(findings)
+    findings
 }
 
 /// Whether the file systems have room for what is restored beside.

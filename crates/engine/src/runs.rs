@@ -250,6 +250,9 @@ pub fn find(state: &Path, name: &str) -> Result<String> {
 pub fn is_open(state: &State) -> bool {
     !matches!(
         state.status(),
-        RunStatus::Ended(Outcome::Verified) | RunStatus::RolledBack | RunStatus::Committed | RunStatus::Committing
+        RunStatus::Ended(Outcome::Verified)
+            | RunStatus::RolledBack
+            | RunStatus::Committed
+            | RunStatus::Committing
     )
 }

@@ -88,7 +88,9 @@ fn a_pack_that_is_damaged() {
 fn a_wrong_key_and_a_missing_repository() {
     let hub = Hub::running();
     hub.place.write(".lifeboat-password", b"another");
-    for command in [&["backup"][..], &["recover", "server-lost", "--yes"], &["drill", "server-lost"], &["status"]] {
+    for command in
+        [&["backup"][..], &["recover", "server-lost", "--yes"], &["drill", "server-lost"], &["status"]]
+    {
         hub.exits(command, 3);
     }
     std::fs::rename(hub.place.path("lifeboat-repository"), hub.place.path("moved")).unwrap();
@@ -152,7 +154,11 @@ fn another_service_answers_at_the_port() {
         for stream in listener.incoming() {
             let body = r#"{"status": "ok", "agents": 500}"#;
             let _gone = stream.and_then(|mut stream| {
-                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                )
             });
         }
     });
@@ -162,11 +168,12 @@ fn another_service_answers_at_the_port() {
 #[test]
 fn a_service_that_dies_after_its_gate() {
     let hub = Hub::with_plan(|plan| {
-        plan.replace("    ready:\n      http: http://127.0.0.1", "    ready:\n      http: http://127.0.0.1").replacen(
-            "command: [python3, backend.py, serve",
-            "command: [timeout, \"1\", python3, backend.py, serve",
-            1,
-        )
+        plan.replace("    ready:\n      http: http://127.0.0.1", "    ready:\n      http: http://127.0.0.1")
+            .replacen(
+                "command: [python3, backend.py, serve",
+                "command: [timeout, \"1\", python3, backend.py, serve",
+                1,
+            )
     });
     let said = hub.exits(&["recover", "planned-start", "--yes"], 1);
     assert!(said.contains("was ready and is not any more"), "{said}");
