@@ -537,10 +537,9 @@ fn judge(component: &str, proof: &Proof) -> Result<Performed, Failure> {
             )))
         }
         Shown::Proven => {
-            let shown: Vec<String> =
-                proof.shown.iter().map(|shown| format!("{} {}", shown.what, shown.found)).collect();
-            let summary = shown.join(", ");
-            Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) })
+            let summary = proven_summary(proof);
+            Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) }
+                .with_output(json!({ "shown": proof.shown })))
         }
         Shown::NotProven => {
             let unknown = told(|holds| matches!(holds, Holds::Unknown(_)));
@@ -551,6 +550,16 @@ fn judge(component: &str, proof: &Proof) -> Result<Performed, Failure> {
             Ok(Performed { proven: Proven::Not(why.clone()), ..Performed::new(why) })
         }
     }
+}
+
+/// What was shown, the plan's own facts by name; the whole list is in the step's output.
+fn proven_summary(proof: &Proof) -> String {
+    let declared = proof.shown.iter().filter_map(|shown| {
+        let name = shown.what.strip_prefix("fact ")?;
+        Some(format!("{name} {}", shown.found))
+    });
+    let all = format!("{} of {} comparisons hold", proof.shown.len(), proof.shown.len());
+    std::iter::once(all).chain(declared).collect::<Vec<_>>().join(", ")
 }
 
 /// Removes a file, link or directory; tells whether there was one.

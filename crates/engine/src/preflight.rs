@@ -12,12 +12,7 @@ use crate::site::Site;
 use crate::work::{Restored, Work, read};
 
 /// What speaks against beginning this run, or should be known before; changes nothing.
-pub(crate) fn of(
-    site: &Site,
-    runbook: &Runbook,
-    context: &Context,
-    catalogue: &Catalogue,
-) -> Vec<Finding> {
+pub(crate) fn of(site: &Site, runbook: &Runbook, context: &Context, catalogue: &Catalogue) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(space(runbook));
     findings.extend(ages(site, context));
