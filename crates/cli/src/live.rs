@@ -134,7 +134,7 @@ impl Live {
                 let text = if *found { "was there already" } else { performed.summary.as_str() };
                 match &performed.proven {
                     Proven::Not(why) => {
-                        self.ended("?", Style::Yellow, step, state, &format!("not proven, {why}"))
+                        self.ended("?", Style::Yellow, step, state, &format!("not proven, {why}"));
                     }
                     _ => self.ended("✓", Style::Green, step, state, text),
                 }

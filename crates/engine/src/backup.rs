@@ -36,7 +36,7 @@ pub(crate) fn component(
     performer: &Performer<'_>,
     backup: &Backup,
     run: &str,
-    cancel: Cancel,
+    cancel: &Cancel,
     context: Context<'_>,
 ) -> Result<Performed> {
     let site = performer.site;
@@ -47,7 +47,7 @@ pub(crate) fn component(
     let scratch = site.state.join("scratch").join(run).join(&backup.component);
     let taken = performer.beside(driver, || {
         make(&scratch)?;
-        let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), &cancel, context);
+        let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), cancel, context);
         // Whatever is left there is of no use to anybody.
         let _left = std::fs::remove_dir_all(&scratch);
         taken

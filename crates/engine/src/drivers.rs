@@ -41,7 +41,7 @@ pub(crate) enum Gate {
     /// Checks of the plan.
     Checks(Vec<String>),
     /// A question of its own.
-    Own(CheckDriver),
+    Own(Box<CheckDriver>),
 }
 
 /// A check and how long one answer may take.
@@ -164,11 +164,6 @@ impl Drivers {
     /// What a check asks, in words.
     pub fn describe(&self, check: &str) -> String {
         self.checks.get(check).map(|driver| driver.check.describe()).unwrap_or_default()
-    }
-
-    /// What a person would type to ask a check.
-    pub fn check_by_hand(&self, check: &str) -> String {
-        self.checks.get(check).map(|driver| driver.check.by_hand(&self.secrets)).unwrap_or_default()
     }
 
     /// What a person would type for a service.
@@ -391,10 +386,10 @@ impl Maker<'_> {
         let gate = match &declared.ready {
             None => None,
             Some(gate) => Some(match &gate.ask.question {
-                Some(question) => Gate::Own(CheckDriver {
+                Some(question) => Gate::Own(Box::new(CheckDriver {
                     check: self.check(&format!("the gate of {name}"), question, true)?,
                     timeout: *gate.ask.timeout,
-                }),
+                })),
                 None => Gate::Checks(gate.ask.check.iter().map(|name| name.as_str().to_owned()).collect()),
             }),
         };

@@ -102,7 +102,7 @@ impl<'a> Performer<'a> {
         let teller = Teller::new(at, Task::Backup);
         let cancel = at.cancel_flag();
         let context = Context { observer: &teller, cancel: &cancel };
-        backup::component(self, backup, at.run(), Arc::clone(&cancel), context).map_err(failure)
+        backup::component(self, backup, at.run(), &cancel, context).map_err(failure)
     }
 
     /// Removes what is protected. Only ever in a twin.
@@ -568,21 +568,14 @@ fn proven_summary(proof: &Proof) -> String {
 }
 
 /// Removes a file, link or directory; tells whether there was one.
-fn remove(path: &Path) -> std::io::Result<bool> {
-    let kind = match path.symlink_metadata() {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    if kind.is_dir() {
-        std::fs::remove_dir_all(path)?
-    } else {
-        std::fs::remove_file(path)?
-    }
-    Ok(true)
+fn remove(path: &Path) -> estate::Result<bool> {
+    let is_there = path.symlink_metadata().is_ok();
+    estate::swap::remove(path)?;
+    Ok(is_there)
 }
 
 /// What an error of the engine makes of a step.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(crate) fn failure(error: Error) -> Failure {
     match &error {
         Error::Repository(repository::Error::Interrupted)

@@ -65,7 +65,7 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
             recorded: point.recorded.clone(),
         };
         let step = inside.next();
-        let mut tested = fetch_and_prove(&restored, step.child("test"));
+        let mut tested = fetch_and_prove(&restored, &step.child("test"));
         tested.name = format!("restore {name} into scratch and prove it");
         let discard = Work::Discard { component: name.clone(), directory: directory.clone() };
         let discard = discard.action(format!("rm -rf {}", directory.display()));

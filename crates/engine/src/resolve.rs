@@ -316,7 +316,7 @@ impl Resolver<'_> {
         resolved.remedies = self.remedies(&step.on_error, &id, nested)?;
         resolved.undo = self.undo(step)?;
         if let Some(ask) = &step.done_when {
-            resolved = with_done_when(resolved, question(ask, step.at), &id);
+            resolved = with_done_when(resolved, &question(ask, step.at), &id);
         }
         Ok(Some(resolved))
     }
@@ -329,11 +329,7 @@ impl Resolver<'_> {
                     restore.restore.iter().map(|name| name.as_str().to_owned()).collect();
                 Body::Sequence(self.restore(&names, &mut numbers)?)
             }
-            PlanAction::Start(start) => {
-                Body::Sequence(
-                    self.each(&start.start, &mut numbers, |own, name, numbers| own.start(name, numbers))?,
-                )
-            }
+            PlanAction::Start(start) => Body::Sequence(self.each(&start.start, &mut numbers, Self::start)?),
             PlanAction::Stop(stop) => {
                 Body::Sequence(
                     self.each(&stop.stop, &mut numbers, |own, name, numbers| Ok(own.stop(name, numbers)))?,
@@ -613,7 +609,7 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
     let mut inside = Numbers::inside(&together);
     for one in &restored {
         let id = inside.next();
-        proven.push(fetch_and_prove(one, id));
+        proven.push(fetch_and_prove(one, &id));
     }
     let mut steps = match <[Step; 1]>::try_from(proven) {
         Ok([only]) => vec![Step { id: together, ..only }],
@@ -644,8 +640,8 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
     steps
 }
 
-pub(crate) fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
-    let mut inside = Numbers::inside(&id);
+pub(crate) fn fetch_and_prove(one: &Restored, id: &StepId) -> Step {
+    let mut inside = Numbers::inside(id);
     let command = one
         .parts
         .iter()
@@ -721,7 +717,7 @@ fn phase_of(action: &PlanAction) -> Option<&'static str> {
 }
 
 /// A step that is no single action and has a `done_when` becomes the one attempt of a try.
-fn with_done_when(step: Step, asked: Question, id: &StepId) -> Step {
+fn with_done_when(step: Step, asked: &Question, id: &StepId) -> Step {
     let question = asked.action("# unless it is there already");
     if matches!(step.body, Body::Action(_)) {
         return Step { done_when: Some(question), ..step };

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use crate::hub::Hub;
 
 /// Adds to the plan's components.
-fn component(plan: String, text: &str) -> String {
+fn component(plan: &str, text: &str) -> String {
     plan.replacen("components:\n", &format!("components:\n{text}"), 1)
 }
 
@@ -14,7 +14,7 @@ fn component(plan: String, text: &str) -> String {
 fn a_backup_command_that_fails_or_prints_nothing() {
     for (command, reason) in [("exit 3", "status 3"), ("true", "")] {
         let hub = Hub::with_plan(|plan| {
-            component(plan, &format!("  dump:\n    command: '{command}'\n    restore: cat > /dev/null\n"))
+            component(&plan, &format!("  dump:\n    command: '{command}'\n    restore: cat > /dev/null\n"))
         });
         let said = hub.exits(&["backup", "dump"], 1);
         assert!(said.contains(reason), "{said}");
@@ -165,12 +165,11 @@ fn another_service_answers_at_the_port() {
 #[test]
 fn a_service_that_dies_after_its_gate() {
     let hub = Hub::with_plan(|plan| {
-        plan.replace("    ready:\n      http: http://127.0.0.1", "    ready:\n      http: http://127.0.0.1")
-            .replacen(
-                "command: [python3, backend.py, serve",
-                "command: [timeout, \"1\", python3, backend.py, serve",
-                1,
-            )
+        plan.replacen(
+            "command: [python3, backend.py, serve",
+            "command: [timeout, \"1\", python3, backend.py, serve",
+            1,
+        )
     });
     let said = hub.exits(&["recover", "planned-start", "--yes"], 1);
     assert!(said.contains("was ready and is not any more"), "{said}");

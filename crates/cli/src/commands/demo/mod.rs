@@ -94,14 +94,14 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         count(report.orders),
         counted(report.files, "file", "files"),
     ))?;
-    expect(recover(&site, "first-start", ui)?)?;
+    expect(&recover(&site, "first-start", ui)?)?;
     let before = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
 
     heading("Backed up by its plan")?;
     let live = Live::new(ui, &site.who, None);
     let backed_up = protect::backup(&site, &[], false, run::conduct(&live));
     drop(live);
-    expect(backed_up?)?;
+    expect(&backed_up?)?;
 
     heading("The disaster")?;
     report.destroyed = estate::destroy(&shop)?;
@@ -158,7 +158,7 @@ fn open(place: &Directory, ui: &Ui) -> Result<Site, Failure> {
         .open(&path)
         .and_then(|mut file| std::io::Write::write_all(&mut file, password.as_bytes()));
     written.map_err(|error| Failure::other(format!("failed to write {}: {error}", path.display())))?;
-    let store = Arc::new(Local::open(&place.path.join("repository"))?);
+    let store = Arc::new(Local::open(place.path.join("repository"))?);
     let options =
         InitOptions { chunking: Chunking::Gear, polynomial: None, cost: KEY_COST, author: author() };
     Repository::init(store, password.as_bytes(), &options, Clock::system())?;
@@ -189,7 +189,7 @@ fn recover(site: &Site, scenario: &str, ui: &Ui) -> Result<Finished, Failure> {
 }
 
 /// What the rest of the demo stands on must have gone well.
-fn expect(finished: Finished) -> Result<(), Failure> {
+fn expect(finished: &Finished) -> Result<(), Failure> {
     match finished.outcome() {
         Outcome::Verified => Ok(()),
         _ => Err(Failure::other(finished.record.reasons.join("; "))),
