@@ -78,7 +78,8 @@ impl Book<'_> {
         if let Some(description) = &plan.description {
             out.line(format!("{}\n", text(description)));
         }
-        let environment = plan.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
+        let environment =
+            plan.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
         out.line(format!(
             "Printed {} by {} from `{}`{}, digest {}. Print it anew when the plan changes, and keep a copy that can be \
              read when the machine cannot.",
@@ -196,7 +197,8 @@ impl Book<'_> {
             Ok(Location::Local(path)) => absolute(&self.site.base, &path).display().to_string(),
             Ok(Location::S3(bucket)) => {
                 let server = bucket.endpoint.as_deref().unwrap_or("s3.amazonaws.com");
-                let prefix = if bucket.prefix.is_empty() { String::new() } else { format!("/{}", bucket.prefix) };
+                let prefix =
+                    if bucket.prefix.is_empty() { String::new() } else { format!("/{}", bucket.prefix) };
                 format!("s3:{server}/{}{prefix}", bucket.bucket)
             }
             Err(_) => literal.to_owned(),
@@ -225,7 +227,9 @@ impl Book<'_> {
                 point.recorded.bytes.map_or_else(|| "–".to_owned(), words::bytes),
                 text(&point.recorded.engine),
             ],
-            None => [text(name), "**never backed up**".to_owned(), String::new(), String::new(), String::new()],
+            None => {
+                [text(name), "**never backed up**".to_owned(), String::new(), String::new(), String::new()]
+            }
         });
         out.table(["component", "newest point", "snapshot", "size", "engine"], rows);
     }
@@ -290,7 +294,8 @@ impl Book<'_> {
         let (Some(drivers), false) = (&self.drivers, self.site.plan.checks.is_empty()) else { return };
         out.heading(2, "Checks by hand");
         for (name, check) in self.site.plan.checks.iter() {
-            let description = check.description.as_ref().map(|words| format!(" {}", text(words))).unwrap_or_default();
+            let description =
+                check.description.as_ref().map(|words| format!(" {}", text(words))).unwrap_or_default();
             out.line(format!("**{}**:{description} {}\n", text(name), text(&drivers.describe(name))));
             out.commands(&drivers.check_by_hand(name));
         }

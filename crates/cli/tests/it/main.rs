@@ -9,8 +9,11 @@
 mod demo;
 mod harness;
 mod help;
+mod hub;
 mod json;
 mod open;
+mod sabotage;
+mod scenarios;
 mod signals;
 mod snapshots;
 mod upkeep;

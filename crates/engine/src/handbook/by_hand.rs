@@ -47,7 +47,12 @@ impl ByHand {
             Some(driver) => driver.parts(RUN, &point.recorded),
             None => point.recorded.roots.iter().map(|root| Part::home(root, RUN)).collect(),
         };
-        Self { remark: None, fetch: fetch(point, &parts, &to), prove: prove(point, &parts), swap: swap(&parts, kind) }
+        Self {
+            remark: None,
+            fetch: fetch(point, &parts, &to),
+            prove: prove(point, &parts),
+            swap: swap(&parts, kind),
+        }
     }
 }
 

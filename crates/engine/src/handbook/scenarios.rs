@@ -21,12 +21,18 @@ pub(super) fn write(book: &Book<'_>, out: &mut Out) {
         if let Some(description) = &scenario.description {
             out.line(format!("{}\n", text(description)));
         }
-        out.line(format!("- back within {}, data lost at most {}", spoken(scenario.rto), spoken(scenario.rpo)));
+        out.line(format!(
+            "- back within {}, data lost at most {}",
+            spoken(scenario.rto),
+            spoken(scenario.rpo)
+        ));
         for check in scenario.when.iter() {
             let asked = book.drivers.as_ref().map(|drivers| drivers.describe(check)).unwrap_or_default();
             out.line(format!("- it shows in: {} fails ({})", text(check), text(&asked)));
         }
-        out.line(format!("- with Lifeboat: `lifeboat recover {name}`; rehearsed with `lifeboat drill {name}`"));
+        out.line(format!(
+            "- with Lifeboat: `lifeboat recover {name}`; rehearsed with `lifeboat drill {name}`"
+        ));
         out.line("");
         match resolved(book, name) {
             Ok(resolution) => {
@@ -48,7 +54,8 @@ pub(super) fn write(book: &Book<'_>, out: &mut Out) {
 
 fn resolved(book: &Book<'_>, scenario: &str) -> Result<resolve::Resolution> {
     let refused = |why: &str| Error::refused(why, "print it again when that is mended");
-    let drivers = book.drivers.as_ref().ok_or_else(|| refused("what the plan names is not known on this machine"))?;
+    let drivers =
+        book.drivers.as_ref().ok_or_else(|| refused("what the plan names is not known on this machine"))?;
     let empty = Catalogue::default();
     let catalogue = book.catalogue.as_ref().unwrap_or(&empty);
     let now = book.site.now();
@@ -87,13 +94,16 @@ impl Steps<'_> {
     fn step(&self, step: &Step, depth: usize, out: &mut Out) {
         let how = match &step.body {
             Body::Parallel(_) => " (together)".to_owned(),
-            Body::Gate { within, .. } => format!(" (until it holds, at most {})", words::duration(within.as_secs_f64())),
+            Body::Gate { within, .. } => {
+                format!(" (until it holds, at most {})", words::duration(within.as_secs_f64()))
+            }
             Body::Try { .. } => " (the cheapest first, the next only while this still fails)".to_owned(),
             Body::Approve { .. } => " (a person)".to_owned(),
             Body::Wait { time } => format!(" ({})", words::duration(time.as_secs_f64())),
             Body::Action(_) | Body::Sequence(_) => String::new(),
         };
-        let skip = step.skip_reason.as_ref().map(|why| format!("; left out: {}", text(why))).unwrap_or_default();
+        let skip =
+            step.skip_reason.as_ref().map(|why| format!("; left out: {}", text(why))).unwrap_or_default();
         let on_failure = match step.on_failure {
             OnFailure::Stop => "",
             OnFailure::Continue => "; goes on if it fails",
@@ -116,7 +126,10 @@ impl Steps<'_> {
 
     fn remedy(&self, remedy: &Remedy, depth: usize, out: &mut Out) {
         let (Pattern::Contains(pattern) | Pattern::Regex(pattern)) = &remedy.pattern;
-        let loses = remedy.loses.as_ref().map(|what| format!(", if a person accepts that this is lost: {}", text(what)));
+        let loses = remedy
+            .loses
+            .as_ref()
+            .map(|what| format!(", if a person accepts that this is lost: {}", text(what)));
         let loses = loses.unwrap_or_default();
         out.line(format!("{}- if it fails and says \"{}\"{loses}:", "  ".repeat(depth), text(pattern)));
         remedy.steps.iter().for_each(|step| self.step(step, depth + 1, out));
@@ -139,8 +152,12 @@ impl Steps<'_> {
 
     fn ask(&self, action: &Action) -> String {
         let typed = || action.command.clone();
-        let (Ok(question), Some(drivers)) = (read::<Question>(action), &self.book.drivers) else { return typed() };
-        let all = |names: &[String]| names.iter().map(|name| drivers.check_by_hand(name)).collect::<Vec<_>>().join("\n");
+        let (Ok(question), Some(drivers)) = (read::<Question>(action), &self.book.drivers) else {
+            return typed();
+        };
+        let all = |names: &[String]| {
+            names.iter().map(|name| drivers.check_by_hand(name)).collect::<Vec<_>>().join("\n")
+        };
         match question {
             Question::Checks(names) => all(&names),
             Question::Running(service) => drivers.typed(&service).status,

@@ -83,7 +83,10 @@ fn shell(base: &Path, script: &str) -> String {
 
 /// A shop with a backup of everything.
 fn shop(base: &Path) -> Site {
-    shell(base, "mkdir data etc; echo hunter2-secret > password; echo TOKEN=hunter2-secret > .env; echo x > etc/a.conf");
+    shell(
+        base,
+        "mkdir data etc; echo hunter2-secret > password; echo TOKEN=hunter2-secret > .env; echo x > etc/a.conf",
+    );
     shell(base, "sqlite3 data/shop.db 'create table orders (id); insert into orders values (1), (2)'");
     let options = InitOptions {
         chunking: Chunking::Gear,
@@ -116,7 +119,8 @@ fn its_commands_bring_a_database_back_with_stock_restic() {
     let site = shop(&base);
     let book = handbook(&site, Ok(site.catalogue().unwrap()));
     std::fs::remove_file(base.join("data/shop.db")).unwrap();
-    let before = commands_under(&book, "## Get everything back without Lifeboat")[0].replace("restic snapshots", "");
+    let before =
+        commands_under(&book, "## Get everything back without Lifeboat")[0].replace("restic snapshots", "");
     let scratch = base.join("brought-back").display().to_string();
     let all = commands_under(&book, "### database").join("\n").replace("/var/tmp/brought-back", &scratch);
     let said = shell(&base, &format!("{before}\nexport RESTIC_CACHE_DIR=cache\n{all}"));
@@ -149,7 +153,9 @@ fn it_is_written_without_a_repository_too() {
     let directory = tempfile::tempdir().unwrap();
     let site = site(directory.path(), no_repository().unwrap());
     let book = handbook(&site, Err("the disk is gone".into()));
-    for told in ["the disk is gone", "on-call", "restic restore latest --tag component:database", "The disk is sound"] {
+    for told in
+        ["the disk is gone", "on-call", "restic restore latest --tag component:database", "The disk is sound"]
+    {
         assert!(book.contains(told), "{told} is missing in {book}");
     }
 }

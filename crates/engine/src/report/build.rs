@@ -7,8 +7,8 @@ use runbook::journal::Replayed;
 use runbook::{Body, Outcome, Proven, RunStatus, State, Status, Step, StepView, Verdict};
 
 use super::{
-    Clock, Disaster, Loss, Met, Phase, PlanUsed, PointUsed, Process, Report, ScenarioUsed, Shown, Stage, StepLine,
-    StepStatus, VERSION, Why, timeline, words,
+    Clock, Disaster, Loss, Met, Phase, PlanUsed, PointUsed, Process, Report, ScenarioUsed, Shown, Stage,
+    StepLine, StepStatus, VERSION, Why, timeline, words,
 };
 use crate::resolve::{Context, Mode};
 use crate::runs::{self, Kind};
@@ -24,10 +24,13 @@ pub(super) fn report(run: &Replayed) -> Result<Report> {
     if *torn {
         remarks.push("the journal ends in a line that was never acknowledged; it was left out".to_owned());
     }
-    let plan = match plan::Plan::parse(&context.plan_text, &context.plan_file, context.environment.as_deref()) {
+    let plan = match plan::Plan::parse(&context.plan_text, &context.plan_file, context.environment.as_deref())
+    {
         Ok(plan) => Some(plan),
         Err(error) => {
-            remarks.push(format!("the plan of the run cannot be read, so that its objectives are unknown: {error}"));
+            remarks.push(format!(
+                "the plan of the run cannot be read, so that its objectives are unknown: {error}"
+            ));
             None
         }
     };
@@ -140,8 +143,8 @@ impl Measured<'_> {
         let declared = scenario.and_then(|name| self.plan?.scenarios.get(name));
         let is_back = matches!(self.outcome, Some(Outcome::Verified | Outcome::NotProven));
         let has_check = self.state.verdict().held > 0;
-        let rto = (is_back && has_check)
-            .then(|| execute::recovery_time(self.state, self.context, self.began));
+        let rto =
+            (is_back && has_check).then(|| execute::recovery_time(self.state, self.context, self.began));
         let rpo = is_back.then(|| execute::recovery_point(self.context)).flatten();
         let from = match self.context.mode {
             Mode::Drill => "from the disaster in the twin to the last check that held",
@@ -216,7 +219,9 @@ fn step_status(state: &State, view: &StepView<'_>) -> StepStatus {
         Status::Pending => StepStatus::NotReached,
         Status::Running if state.status() == RunStatus::Running => StepStatus::Open,
         Status::Running => StepStatus::NotReached,
-        Status::Succeeded { performed, .. } if matches!(performed.proven, Proven::Not(_)) => StepStatus::NotProven,
+        Status::Succeeded { performed, .. } if matches!(performed.proven, Proven::Not(_)) => {
+            StepStatus::NotProven
+        }
         Status::Succeeded { found: true, .. } => StepStatus::AlreadyThere,
         Status::Succeeded { .. } => StepStatus::Done,
         Status::Failed { tolerated: true, .. } => StepStatus::FailedTolerated,

@@ -86,7 +86,8 @@ fn class(outcome: Option<Outcome>) -> &'static str {
 fn head(page: &mut Page, report: &Report) {
     let scenario = report.scenario.as_ref();
     let severity = scenario.and_then(|scenario| scenario.severity.as_ref());
-    let severity = severity.map(|word| format!(" <span class=\"tag\">{}</span>", text(word))).unwrap_or_default();
+    let severity =
+        severity.map(|word| format!(" <span class=\"tag\">{}</span>", text(word))).unwrap_or_default();
     page.add(format_args!(
         "<header class=\"{}\">\n<p class=\"kind\">{} · {}{severity}</p>\n<h1>{}</h1>\n\
          <p class=\"outcome\"><b>{}</b> {}</p>\n",
@@ -113,7 +114,8 @@ fn head(page: &mut Page, report: &Report) {
 
 fn after(report: &Report) -> String {
     let took = words::duration(report.took_seconds);
-    let when = if report.stage == Stage::Open { format!("{took} in so far") } else { format!("after {took}") };
+    let when =
+        if report.stage == Stage::Open { format!("{took} in so far") } else { format!("after {took}") };
     match words::afterwards(report.stage) {
         Some(afterwards) => format!("{when}; {afterwards}"),
         None => when,
@@ -197,7 +199,8 @@ fn phases(report: &Report) -> String {
     let mut legend = String::new();
     for (class, name, seconds) in &parts {
         let (name, share, seconds) = (text(name), seconds / total * 100.0, words::duration(*seconds));
-        write!(bar, "<span class=\"{class}\" style=\"width:{share:.2}%\"></span>").expect("a string takes everything");
+        write!(bar, "<span class=\"{class}\" style=\"width:{share:.2}%\"></span>")
+            .expect("a string takes everything");
         write!(legend, "<li><span class=\"{class}\"></span>{name} <b>{seconds}</b></li>\n")
             .expect("a string takes everything");
     }
@@ -216,7 +219,8 @@ fn points(page: &mut Page, report: &Report) {
     let or_dash = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), words::duration);
     let mut rows = String::new();
     for point in &report.points {
-        let is_late = matches!((point.before_seconds, point.rpo_seconds), (Some(age), Some(rpo)) if age > rpo);
+        let is_late =
+            matches!((point.before_seconds, point.rpo_seconds), (Some(age), Some(rpo)) if age > rpo);
         write!(
             rows,
             "<tr><td><b>{}</b></td><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}</td>\
@@ -279,7 +283,12 @@ fn afterwards(page: &mut Page, report: &Report) {
         .people
         .iter()
         .map(|said| {
-            format!("<time>{}</time> <b>{}</b>: {}", words::instant(said.at), text(&said.who), text(&said.what))
+            format!(
+                "<time>{}</time> <b>{}</b>: {}",
+                words::instant(said.at),
+                text(&said.who),
+                text(&said.what)
+            )
         })
         .collect();
     page.list("Orders and answers", "plain", &people);
@@ -293,7 +302,9 @@ fn steps(page: &mut Page, report: &Report) {
 fn step(step: &StepLine) -> String {
     let class = match step.status {
         StepStatus::Done | StepStatus::AlreadyThere => "good",
-        StepStatus::NotProven | StepStatus::Skipped | StepStatus::FailedTolerated | StepStatus::Open => "doubt",
+        StepStatus::NotProven | StepStatus::Skipped | StepStatus::FailedTolerated | StepStatus::Open => {
+            "doubt"
+        }
         StepStatus::Failed => "bad",
         StepStatus::NotReached | StepStatus::NotNeeded => "left",
     };

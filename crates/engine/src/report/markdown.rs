@@ -86,7 +86,8 @@ fn head(out: &mut Out, report: &Report) {
     }
     let mut facts = vec![("run", text(&report.run))];
     if let Some(scenario) = &report.scenario {
-        let severity = scenario.severity.as_ref().map(|severity| format!(" ({severity})")).unwrap_or_default();
+        let severity =
+            scenario.severity.as_ref().map(|severity| format!(" ({severity})")).unwrap_or_default();
         facts.push(("scenario", format!("{}{severity}", text(&scenario.name))));
     }
     facts.push(("begun by", text(&report.by)));
@@ -105,7 +106,10 @@ fn head(out: &mut Out, report: &Report) {
     facts.push(("to", words::instant(report.last)));
     let environment =
         report.plan.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
-    facts.push(("plan", text(&format!("{}{environment}, digest {}", report.plan.file, short(&report.plan.digest)))));
+    facts.push((
+        "plan",
+        text(&format!("{}{environment}, digest {}", report.plan.file, short(&report.plan.digest))),
+    ));
     out.table(["", ""], facts.into_iter().map(|(name, value)| [name.to_owned(), value]));
     for remark in &report.remarks {
         out.line(format!("> {}\n", text(remark)));
@@ -158,12 +162,16 @@ fn points(out: &mut Out, report: &Report) {
 fn proof(out: &mut Out, report: &Report) {
     out.heading(2, "What was shown, and what was not");
     let steps = |id: &str, name: &str| format!("{} {}", text(id), text(name));
-    let shown = report.shown.iter().map(|shown| ["✓".to_owned(), steps(&shown.step, &shown.name), text(&shown.what)]);
+    let shown =
+        report.shown.iter().map(|shown| ["✓".to_owned(), steps(&shown.step, &shown.name), text(&shown.what)]);
     let not = report.not_shown.iter().map(|why| {
         let step = steps(why.step.as_deref().unwrap_or_default(), why.name.as_deref().unwrap_or_default());
         ["✗".to_owned(), step, text(&why.why)]
     });
-    let left = report.left_out.iter().map(|left| ["–".to_owned(), text(&left.step), text(&format!("left out: {}", left.why))]);
+    let left = report
+        .left_out
+        .iter()
+        .map(|left| ["–".to_owned(), text(&left.step), text(&format!("left out: {}", left.why))]);
     if report.shown.is_empty() {
         out.line("Nothing was shown.\n");
     }
@@ -182,16 +190,18 @@ fn afterwards(out: &mut Out, report: &Report) {
     list("Left to people", report.left_to_people.iter().map(|what| text(what)).collect());
     let kept = report.kept.iter().map(|path| text(&path.to_string_lossy()));
     list("Kept until commit", kept.collect());
-    let people = report.people.iter().map(|said| {
-        format!("{} {}: {}", words::instant(said.at), text(&said.who), text(&said.what))
-    });
+    let people = report
+        .people
+        .iter()
+        .map(|said| format!("{} {}: {}", words::instant(said.at), text(&said.who), text(&said.what)));
     list("Orders and answers", people.collect());
 }
 
 fn steps(out: &mut Out, report: &Report) {
     out.heading(2, "Steps");
     let row = |step: &StepLine| {
-        let attempts = if step.attempts > 1 { format!(", {} attempts", step.attempts) } else { String::new() };
+        let attempts =
+            if step.attempts > 1 { format!(", {} attempts", step.attempts) } else { String::new() };
         let remedy = if step.in_remedy { " (remedy)" } else { "" };
         [
             format!("{}{}", "&nbsp;&nbsp;".repeat(step.depth), text(&step.id)),

@@ -1,16 +1,17 @@
 //! Reports of runs that were really executed, by actions that only pretend.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use repository::Repository;
 use runbook::journal::Journal;
 use runbook::{
-    Action, Actions, Answer, Body, Clock, Entry, Environment, Event, Failure, Observer, OnFailure, Options, Order,
-    OrderQueue, Outcome, Performed, Probe, Proven, RunBegun, Runbook, State, Step, StepContext, Undone, Verb,
+    Action, Actions, Answer, Body, Clock, Entry, Environment, Event, Failure, Observer, OnFailure, Options,
+    Order, OrderQueue, Outcome, Performed, Probe, Proven, RunBegun, Runbook, State, Step, StepContext,
+    Undone, Verb,
 };
 use serde_json::{Value, json};
 
@@ -70,7 +71,8 @@ impl Actions for Pretend<'_> {
         if u64::from(at.attempt()) <= fails {
             return Err(Failure::failed(input("why").unwrap_or("it says no")));
         }
-        let mut performed = Performed::new(input("summary").unwrap_or("done")).with_output(action.input["output"].clone());
+        let mut performed =
+            Performed::new(input("summary").unwrap_or("done")).with_output(action.input["output"].clone());
         performed.losses.extend(input("loses").map(str::to_owned));
         if let Some(shown) = input("shown") {
             performed.proven = Proven::Shown(shown.to_owned());
@@ -138,8 +140,11 @@ fn recovery() -> Vec<Step> {
         "loses": "orders after 09:20",
         "summary": "/srv/shop.db in place; 1 old kept until commit",
     });
-    let steps =
-        vec![fetch, act("2.2", "prove database", "validate", prove), act("2.3", "swap it in", "cut over", swap)];
+    let steps = vec![
+        fetch,
+        act("2.2", "prove database", "validate", prove),
+        act("2.3", "swap it in", "cut over", swap),
+    ];
     let mut restore = Step::new("2", "restore database", Body::Sequence(steps));
     restore.phase = Some("restore".into());
     vec![Step::new("1", "approve: A machine is ready", ask), restore, gate("3", "check there", json!({}))]
@@ -165,7 +170,10 @@ fn context() -> Context {
             bytes: Some(1_234_567),
             engine: "SQLite 3.50".into(),
         }],
-        left_out: vec![LeftOut { step: "notify: back".into(), why: "it is for drills only, the plan says".into() }],
+        left_out: vec![LeftOut {
+            step: "notify: back".into(),
+            why: "it is for drills only, the plan says".into(),
+        }],
     }
 }
 
@@ -237,7 +245,10 @@ fn clocks_stand_beside_the_objectives_of_the_pinned_plan() {
     let back = 120.0 + report.took_seconds;
     assert!((rto.measured_seconds.unwrap() - back).abs() < 0.5, "{rto:?}, {back}");
     assert_eq!((rto.objective_seconds, rto.met), (Some(900.0), Met::Met));
-    assert_eq!((rpo.measured_seconds, rpo.objective_seconds, rpo.met), (Some(1200.0), Some(7200.0), Met::Met));
+    assert_eq!(
+        (rpo.measured_seconds, rpo.objective_seconds, rpo.met),
+        (Some(1200.0), Some(7200.0), Met::Met)
+    );
     assert!(report.people_seconds >= 30.0, "people are waited for apart: {}", report.people_seconds);
     assert_eq!(report.points[0].rpo_seconds, Some(3600.0));
 }

@@ -57,7 +57,9 @@ struct Teller<'a> {
 impl Teller<'_> {
     fn tell(&mut self, event: &Event) -> Option<(Tone, String)> {
         Some(match event {
-            Event::RunBegun(begun) => (Tone::People, format!("begun by {}: {}", begun.by, begun.runbook.title)),
+            Event::RunBegun(begun) => {
+                (Tone::People, format!("begun by {}: {}", begun.by, begun.runbook.title))
+            }
             Event::IncarnationBegun(process) => {
                 self.incarnations += 1;
                 if self.incarnations == 1 {
@@ -65,15 +67,16 @@ impl Teller<'_> {
                 }
                 (Tone::Doubt, format!("taken up again on {} by {}", process.host, process.version))
             }
-            Event::RunReopened { by } => (Tone::People, format!("opened again by {by}; what had failed is tried again")),
+            Event::RunReopened { by } => {
+                (Tone::People, format!("opened again by {by}; what had failed is tried again"))
+            }
             Event::Suspended { why } => (Tone::Doubt, format!("the process went away: {why}")),
             Event::ClockJumped { by_ms } => {
                 (Tone::Doubt, format!("the wall clock was moved by {:.1} s", *by_ms as f64 / 1000.0))
             }
-            Event::WaitBegun { .. }
-            | Event::WaitEnded { .. }
-            | Event::Ordered(_)
-            | Event::Refused { .. } => return self.people(event),
+            Event::WaitBegun { .. } | Event::WaitEnded { .. } | Event::Ordered(_) | Event::Refused { .. } => {
+                return self.people(event);
+            }
             Event::RunEnded { outcome } => (tone(*outcome), format!("ended: {}", words::outcome(*outcome))),
             Event::RollbackBegun { by } => (Tone::People, format!("{by} rolls the run back")),
             Event::UndoSucceeded { step, summary: Some(summary), .. } => {
@@ -87,7 +90,9 @@ impl Teller<'_> {
             }
             Event::UndoStarted { .. } | Event::UndoSucceeded { summary: None, .. } => return None,
             Event::RolledBack => (Tone::Good, "everything is taken back".to_owned()),
-            Event::CommitBegun { by } => (Tone::People, format!("{by} throws away what was kept for a rollback")),
+            Event::CommitBegun { by } => {
+                (Tone::People, format!("{by} throws away what was kept for a rollback"))
+            }
             Event::Committed => (Tone::Plain, "what was kept for a rollback is gone".to_owned()),
             _ => return self.step(event),
         })
@@ -98,7 +103,9 @@ impl Teller<'_> {
             Event::StepStarted { step, attempt } => match (self.is_group(step), *attempt) {
                 (true, 1) if self.is_top(step) => (Tone::Plain, format!("{} begins", self.name(step))),
                 (_, 1) => return None,
-                (_, attempt) => (Tone::Doubt, format!("{} is tried again, attempt {attempt}", self.name(step))),
+                (_, attempt) => {
+                    (Tone::Doubt, format!("{} is tried again, attempt {attempt}", self.name(step)))
+                }
             },
             Event::AttemptFailed { step, failure } if failure.step.as_ref().is_none_or(|at| at == step) => {
                 (Tone::Bad, format!("{} did not work: {failure}", self.name(step)))
@@ -111,7 +118,8 @@ impl Teller<'_> {
                 None => (Tone::Plain, format!("the remedy of {} is through", self.name(step))),
             },
             Event::StepSucceeded { step, performed, found } => {
-                if self.is_group(step) {
+                // Of a group its children tell, and of a question its answer.
+                if self.is_group(step) || self.is_question(step) {
                     return None;
                 }
                 let there = if *found { " (was already there)" } else { "" };
@@ -144,7 +152,9 @@ impl Teller<'_> {
         let text = match event {
             Event::WaitBegun { step, question, .. } => match question {
                 Question::Approve { message } => format!("waits for a yes at {step}: {message}"),
-                Question::LossyRemedy { loses, .. } => format!("asks whether {step} may be mended at a loss: {loses}"),
+                Question::LossyRemedy { loses, .. } => {
+                    format!("asks whether {step} may be mended at a loss: {loses}")
+                }
                 Question::Failed { failure } => {
                     format!("asks what to do about {}, which failed: {failure}", self.name(step))
                 }
@@ -163,7 +173,9 @@ impl Teller<'_> {
             // The answer's effect tells it.
             Event::Ordered(Order { verb: Verb::Approve { .. } | Verb::Deny { .. }, .. }) => return None,
             Event::Ordered(order) => format!("{} orders: {}", order.by, wanted(order)),
-            Event::Refused { order, why } => format!("{} ordered: {}; refused: {why}", order.by, wanted(order)),
+            Event::Refused { order, why } => {
+                format!("{} ordered: {}; refused: {why}", order.by, wanted(order))
+            }
             _ => return None,
         };
         Some((Tone::People, text))
@@ -177,6 +189,10 @@ impl Teller<'_> {
     fn is_group(&self, step: &StepId) -> bool {
         let found = self.state.runbook().find(step);
         found.is_some_and(|step| matches!(step.body, Body::Sequence(_) | Body::Parallel(_)))
+    }
+
+    fn is_question(&self, step: &StepId) -> bool {
+        self.state.runbook().find(step).is_some_and(|step| matches!(step.body, Body::Approve { .. }))
     }
 
     fn is_top(&self, step: &StepId) -> bool {

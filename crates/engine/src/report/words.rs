@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn durations() {
         let written = [0.04, 9.94, 9.96, 59.6, 187.0, 3_600.0, 7_387.0, 349_200.0, -1.0].map(duration);
-        let expected = ["0.0 s", "9.9 s", "10 s", "1 min", "3 min 7 s", "1 h", "2 h 3 min", "4 d 1 h", "0.0 s"];
+        let expected =
+            ["0.0 s", "9.9 s", "10 s", "1 min", "3 min 7 s", "1 h", "2 h 3 min", "4 d 1 h", "0.0 s"];
         assert_eq!(written, expected);
     }
 

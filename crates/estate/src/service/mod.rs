@@ -1,7 +1,7 @@
 //! Services: what runs, is started and stopped, and is asked whether it still runs.
 //!
 //! A [`Service`] is plain data and holds nothing open; what it must remember between two runs of Lifeboat (which
-//! process it started) is a small file in a state directory of the place, see [`record`]. All operations may be
+//! process it started) is a small file in a state directory of the place, see `record`. All operations may be
 //! repeated: a service that runs is not started again, one that does not run is not stopped again.
 //!
 //! Whether a service is *ready* is a question for a [`crate::check::Check`]; a service only knows whether it runs.

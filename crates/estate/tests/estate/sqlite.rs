@@ -69,6 +69,15 @@ const TRANSFER: &str = "begin immediate;
 /// Holds between transactions only.
 const BALANCED: &str = "select (select sum(balance) from account) = 0 and (select balance from account where id=2) = (select sum(amount) from note)";
 
+/// Ends the writers of a test.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Captures `times` times while two threads and another process write, checkpoint and vacuum.
 fn under_writers(journal: &str, pages: Pages, times: usize) {
     let database = Database::new(&format!("pragma journal_mode={journal}; {BANK}"));
@@ -100,6 +109,8 @@ fn under_writers(journal: &str, pages: Pages, times: usize) {
                 sqlite3(&database.path, &more);
             }
         });
+        // Also when an assertion fails, or the writers would go on for ever.
+        let _stop = StopAtEnd(&stop);
         let mut counts = Vec::new();
         for _ in 0..times {
             let stored = back_up(&component, None).unwrap();
@@ -120,7 +131,6 @@ fn under_writers(journal: &str, pages: Pages, times: usize) {
             assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
             counts.push(notes.parse::<u64>().unwrap());
         }
-        stop.store(true, Ordering::Relaxed);
         counts
     });
     assert!(counts.first() < counts.last(), "somebody wrote all the time: {counts:?}");

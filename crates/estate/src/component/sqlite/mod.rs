@@ -51,6 +51,9 @@ const WAL_BYTES_MAX: u64 = 1 << 30;
 /// The first and the last SQLite whose reset of the log can damage a database, as SQLite's release notes of
 /// 3.51.3 say.
 const FAULTY: (u32, u32) = (3_007_000, 3_051_002);
+/// How often, and how far apart, a live database is looked at before it is called damaged.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Changes with what a capture of the same options contains, so that an old token does not stand for it.
 const CAPTURE_VERSION: u32 = 1;
 
@@ -136,8 +139,11 @@ impl Component for Sqlite {
             find(Severity::Error, error.to_string(), "a backup fails as things are");
             return findings;
         }
-        match header(self.path()) {
-            Err(error) => find(Severity::Error, error.to_string(), "a backup fails as things are"),
+        match looked_at(|| header(self.path())) {
+            Err(error) => {
+                let error = source::unusable(self.path(), &error);
+                find(Severity::Error, error.to_string(), "a backup fails as things are");
+            }
             Ok(header) if header[18] == 2 => {
                 let version = u32::from_be_bytes([header[96], header[97], header[98], header[99]]);
                 if (FAULTY.0..=FAULTY.1).contains(&version) {
@@ -161,7 +167,7 @@ impl Component for Sqlite {
             Err(error) => return Err(Error::io("look at", self.path())(error)),
         };
         let look = || source::open_still(self.path()).and_then(|connection| measure::identity(&connection));
-        let (identity, damage) = match source::look_at(self.path()).map(|_| look()) {
+        let (identity, damage) = match source::look_at(self.path()).map(|_| looked_at(look)) {
             Ok(Ok(identity)) => (Some(identity), None),
             Ok(Err(error)) => (None, Some(source::unusable(self.path(), &error).to_string())),
             Err(error) => (None, Some(error.to_string())),
@@ -337,13 +343,22 @@ fn first_page(connection: &Connection) -> rusqlite::Result<Option<[u8; 100]>> {
 }
 
 /// Reads the header of a database on disk, through SQLite.
-fn header(path: &Path) -> Result<[u8; 100]> {
-    let failed = |error: rusqlite::Error| source::unusable(path, &error);
-    let connection = source::open_still(path).map_err(failed)?;
-    connection
-        .query_row("select count(*) from main.sqlite_schema", [], |row| row.get::<_, i64>(0))
-        .map_err(failed)?;
-    Ok(first_page(&connection).map_err(failed)?.unwrap_or([0; 100]))
+fn header(path: &Path) -> rusqlite::Result<[u8; 100]> {
+    let connection = source::open_still(path)?;
+    connection.query_row("select count(*) from main.sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+    Ok(first_page(&connection)?.unwrap_or([0; 100]))
+}
+
+/// Looks at a live database without a lock; a writer in the middle of something can make it look damaged, so
+/// that it counts as damaged only when it looks so again and again.
+fn looked_at<T>(look: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    for _ in 1..LOOKS {
+        if let Ok(found) = look() {
+            return Ok(found);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    look()
 }
 
 /// A directory of the capture's own, gone with it.
