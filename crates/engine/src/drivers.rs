@@ -175,6 +175,11 @@ impl Drivers {
         self.checks.get(check).map(|driver| driver.check.describe()).unwrap_or_default()
     }
 
+    /// What a person would type to ask a check.
+    pub fn check_by_hand(&self, check: &str) -> String {
+        self.checks.get(check).map(|driver| driver.check.by_hand(&self.secrets)).unwrap_or_default()
+    }
+
     /// What a person would type for a service.
     pub fn typed(&self, service: &str) -> Typed {
         let Some(driver) = self.services.get(service) else { return Typed::default() };

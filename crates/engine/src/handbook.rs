@@ -42,7 +42,16 @@ pub fn handbook(site: &Site, catalogue: std::result::Result<Catalogue, String>) 
     book.by_hand(&mut out);
     book.checks(&mut out);
     scenarios::write(&book, &mut out);
-    out.0
+    readable(&out.0)
+}
+
+/// Writes late values as the plan does where a URL has escaped their braces.
+fn readable(text: &str) -> String {
+    ["env", "file", "host"].iter().fold(text.to_owned(), |text, source| {
+        let mut pieces = text.split(&format!("$%7B{source}:"));
+        let first = pieces.next().unwrap_or_default().to_owned();
+        pieces.fold(first, |before, piece| format!("{before}${{{source}:{}", piece.replacen("%7D", "}", 1)))
+    })
 }
 
 /// A repository with nothing in it, for a site whose own cannot be opened: a handbook is needed most when nothing else
