@@ -48,7 +48,8 @@ pub fn handbook(site: &Site, catalogue: std::result::Result<Catalogue, String>) 
 /// Writes late values as the plan does where a URL has escaped their braces.
 fn readable(text: &str) -> String {
     ["env", "file", "host"].iter().fold(text.to_owned(), |text, source| {
-        let mut pieces = text.split(&format!("$%7B{source}:"));
+        let escaped = format!("$%7B{source}:");
+        let mut pieces = text.split(&escaped);
         let first = pieces.next().unwrap_or_default().to_owned();
         pieces.fold(first, |before, piece| format!("{before}${{{source}:{}", piece.replacen("%7D", "}", 1)))
     })
