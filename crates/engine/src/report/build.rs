@@ -205,7 +205,7 @@ fn line(state: &State, view: &StepView<'_>) -> StepLine {
         name: view.step.name.clone(),
         phase: view.phase.map(str::to_owned),
         status: step_status(state, view),
-        took_seconds: is_begun.then(|| view.elapsed.as_secs_f64()),
+        took_seconds: is_begun.then_some(view.elapsed.as_secs_f64()),
         attempts: view.attempts,
         said: said.filter(|said| !said.trim().is_empty()),
         command: command(view.step),

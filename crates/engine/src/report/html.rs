@@ -201,7 +201,7 @@ fn phases(report: &Report) -> String {
         let (name, share, seconds) = (text(name), seconds / total * 100.0, words::duration(*seconds));
         write!(bar, "<span class=\"{class}\" style=\"width:{share:.2}%\"></span>")
             .expect("a string takes everything");
-        write!(legend, "<li><span class=\"{class}\"></span>{name} <b>{seconds}</b></li>\n")
+        writeln!(legend, "<li><span class=\"{class}\"></span>{name} <b>{seconds}</b></li>")
             .expect("a string takes everything");
     }
     format!("<div class=\"phases\">{bar}</div>\n<ul class=\"legend\">\n{legend}</ul>\n")
@@ -221,10 +221,10 @@ fn points(page: &mut Page, report: &Report) {
     for point in &report.points {
         let is_late =
             matches!((point.before_seconds, point.rpo_seconds), (Some(age), Some(rpo)) if age > rpo);
-        write!(
+        writeln!(
             rows,
             "<tr><td><b>{}</b></td><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}</td>\
-             <td><code>{}</code></td><td>{}</td></tr>\n",
+             <td><code>{}</code></td><td>{}</td></tr>",
             text(&point.component),
             words::instant(point.instant),
             if is_late { "bad" } else { "" },
@@ -244,7 +244,7 @@ fn proof(page: &mut Page, report: &Report) {
     let mut items = String::new();
     let mut item = |class: &str, mark: &str, step: &str, name: &str, what: &str| {
         let (step, name, what) = (text(step), text(name), text(what));
-        write!(
+        writeln!(
             items,
             "<li class=\"{class}\"><span class=\"mark\">{mark}</span><div><b>{name}</b> \
              <span class=\"id\">{step}</span><br>{what}</div></li>\n"
@@ -315,7 +315,7 @@ fn step(step: &StepLine) -> String {
     let attempts = if step.attempts > 1 { format!("<br>{} attempts", step.attempts) } else { String::new() };
     format!(
         "<tr class=\"{class} d{}\"><td class=\"id\">{}</td><td><div class=\"in\"><b>{}</b>{}{remedy}{}{}</div></td>\
-         <td><span class=\"pill\">{}</span>{attempts}</td><td class=\"number\">{}</td></tr>\n",
+         <td><span class=\"pill\">{}</span>{attempts}</td><td class=\"number\">{}</td></tr>",
         step.depth.min(4),
         text(&step.id),
         text(&step.name),
@@ -337,10 +337,10 @@ fn timeline(page: &mut Page, report: &Report) {
             Tone::Bad => "bad",
             Tone::People => "people",
         };
-        write!(
+        writeln!(
             rows,
             "<tr class=\"{class}\"><td><time>{}</time></td><td class=\"number\">+{}</td>\
-             <td><span class=\"dot\"></span>{}</td></tr>\n",
+             <td><span class=\"dot\"></span>{}</td></tr>",
             words::instant(moment.at),
             words::duration(moment.seconds),
             text(&moment.what),
