@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backup, demo, diagnose, drill, order, points, recover, repository, restore, rollback, status, validate, verify,
+    backup, demo, diagnose, drill, init, order, points, recover, repository, restore, rollback, status, validate, verify,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
@@ -29,6 +29,7 @@ Exit codes:
 
 Examples:
   lifeboat demo                                  see it work on this machine
+  lifeboat init                                  write a first plan for what is in this directory
   lifeboat repository init -r /srv/backup        make a repository
   lifeboat repository backup -r /srv/backup ~    put your home into it"
 )]
@@ -60,6 +61,7 @@ pub struct OutputArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Demo(demo::Args),
+    Init(init::Args),
     Validate(validate::Args),
     Backup(backup::Args),
     Points(points::Args),
@@ -82,6 +84,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Demo(_) => "demo",
+            Self::Init(_) => "init",
             Self::Validate(_) => "validate",
             Self::Backup(_) => "backup",
             Self::Points(_) => "points",
@@ -103,6 +106,7 @@ impl Command {
     pub fn run(self, ui: &Ui) -> Answer {
         match self {
             Self::Demo(args) => demo::run(&args, ui),
+            Self::Init(args) => init::run(&args, ui),
             Self::Validate(args) => validate::run(&args, ui),
             Self::Backup(args) => backup::run(&args, ui),
             Self::Points(args) => points::run(&args, ui),

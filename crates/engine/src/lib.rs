@@ -7,6 +7,7 @@
 //! | [`protect`] | backing up by the plan; restore tests |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
+//! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup` | the steps of a runbook as data, and their effects |
@@ -23,6 +24,7 @@ pub mod drill;
 mod drivers;
 mod error;
 pub mod execute;
+pub mod first_plan;
 mod perform;
 pub mod point;
 mod preflight;
@@ -32,6 +34,7 @@ pub mod resolve;
 pub mod runs;
 pub mod site;
 pub mod status;
+pub mod survey;
 mod work;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod demo;
 pub mod diagnose;
 pub mod drill;
+pub mod init;
 pub mod order;
 pub mod points;
 pub mod recover;
