@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backup, demo, diagnose, drill, init, order, points, recover, repository, restore, rollback, status, validate, verify,
+    backup, demo, diagnose, drill, init, order, points, recover, repository, restore, rollback, status,
+    validate, verify,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;

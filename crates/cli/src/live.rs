@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use runbook::{
-    Answer, Body, Decision, Entry, Event, Observer, Order, OrderQueue, Progress, Proven, Question, State, Step, StepId,
-    Unit, Verb,
+    Answer, Body, Decision, Entry, Event, Observer, Order, OrderQueue, Progress, Proven, Question, State,
+    Step, StepId, Unit, Verb,
 };
 
 use crate::json::Line;
@@ -74,7 +74,8 @@ impl Live {
     }
 
     fn say(&self, text: &str) {
-        self.ui.tell(text);
+        // A closed pipe must not end a recovery.
+        let _closed = self.ui.talk(text);
     }
 
     fn ended(&self, mark: &str, style: Style, step: &Step, state: &State, text: &str) {
@@ -84,8 +85,8 @@ impl Live {
         });
         let took = took.map(|took| format!("  {}", units::duration(took))).unwrap_or_default();
         let text = if text.is_empty() { String::new() } else { format!(": {}", printable(text)) };
-        let mark = self.ui.paint_err(style, mark);
-        let took = self.ui.paint_err(Style::Dim, &took);
+        let mark = self.ui.paint(style, mark);
+        let took = self.ui.paint(Style::Dim, &took);
         self.say(&format!("{mark} {}{text}{took}", step.name));
     }
 
@@ -100,7 +101,7 @@ impl Live {
             true => ("yes / no", "approve RUN, deny RUN"),
             false => ("retry / skip / abort", "retry RUN STEP, skip RUN STEP --reason …, abort RUN"),
         };
-        let label = self.ui.paint_err(Style::Yellow, "waiting for a person:");
+        let label = self.ui.paint(Style::Yellow, "waiting for a person:");
         self.say(&format!("{label} {}", printable(&text)));
         if !self.asks {
             self.say(&format!("  answer with `lifeboat order` ({verbs})"));
@@ -132,7 +133,9 @@ impl Live {
                 let Some(step) = step(id).filter(|step| is_leaf(step)) else { return };
                 let text = if *found { "was there already" } else { performed.summary.as_str() };
                 match &performed.proven {
-                    Proven::Not(why) => self.ended("?", Style::Yellow, step, state, &format!("not proven, {why}")),
+                    Proven::Not(why) => {
+                        self.ended("?", Style::Yellow, step, state, &format!("not proven, {why}"));
+                    }
                     _ => self.ended("✓", Style::Green, step, state, text),
                 }
             }
@@ -152,10 +155,10 @@ impl Live {
             Event::WaitBegun { step, question, .. } => self.ask(step, question),
             Event::WaitEnded { decision, .. } => self.say(&format!("  {}", decided(decision))),
             Event::UndoSucceeded { summary: Some(summary), .. } => {
-                self.say(&format!("{} undone: {}", self.ui.paint_err(Style::Green, "✓"), printable(summary)));
+                self.say(&format!("{} undone: {}", self.ui.paint(Style::Green, "✓"), printable(summary)));
             }
             Event::UndoFailed { failure, .. } => {
-                self.say(&format!("{} {}", self.ui.paint_err(Style::Red, "✗"), printable(&failure.message)));
+                self.say(&format!("{} {}", self.ui.paint(Style::Red, "✗"), printable(&failure.message)));
             }
             Event::ClockJumped { by_ms } => self.say(&format!("  the clock was moved by {by_ms} ms")),
             Event::Refused { why, .. } => self.say(&format!("  an order was refused: {why}")),
@@ -238,6 +241,7 @@ fn decided(decision: &Decision) -> String {
         Decision::Retry { by } => format!("{by} wants it tried again"),
         Decision::Skip { by, reason } => format!("{by} leaves it out: {reason}"),
         Decision::Abort { by, reason } => format!("aborted by {by}: {reason}"),
+        Decision::Withdrawn { .. } => "the question is withdrawn".to_owned(),
         Decision::Nobody => "nobody answered in time".to_owned(),
     }
 }
@@ -261,7 +265,8 @@ impl Scene {
     fn text(&self, ui: &Ui) -> String {
         let mut lines = Vec::new();
         for running in self.running.values() {
-            let doing = if running.doing.is_empty() { String::new() } else { format!(": {}", clip(&running.doing)) };
+            let doing =
+                if running.doing.is_empty() { String::new() } else { format!(": {}", clip(&running.doing)) };
             let since = units::duration(running.since.elapsed());
             lines.push(format!("{} {}{doing}  {since}", ui.paint_err(Style::Bold, "›"), running.name));
         }
@@ -286,5 +291,9 @@ impl Scene {
 
 fn clip(text: &str) -> String {
     const CHARS: usize = 60;
-    if text.chars().count() <= CHARS { text.to_owned() } else { text.chars().take(CHARS).chain(['…']).collect() }
+    if text.chars().count() <= CHARS {
+        text.to_owned()
+    } else {
+        text.chars().take(CHARS).chain(['…']).collect()
+    }
 }

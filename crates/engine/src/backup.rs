@@ -15,7 +15,8 @@ use estate::component::{
 };
 use estate::floor::{Plausibility, Tolerance, judge};
 use repository::backup::{
-    BackupOptions, BackupReport, Member, MemberContent, Parent, ProblemKind, Selection, Source, StreamAttributes,
+    BackupOptions, BackupReport, Member, MemberContent, Parent, ProblemKind, Selection, Source,
+    StreamAttributes,
 };
 use repository::format::{Node, NodeKind};
 use repository::{BlobReader, Context, Descend, Id, Index, Met, Patterns, Repository, walk_in_order};
@@ -35,7 +36,7 @@ pub(crate) fn component(
     performer: &Performer<'_>,
     backup: &Backup,
     run: &str,
-    cancel: Cancel,
+    cancel: &Cancel,
     context: Context<'_>,
 ) -> Result<Performed> {
     let site = performer.site;
@@ -46,7 +47,7 @@ pub(crate) fn component(
     let scratch = site.state.join("scratch").join(run).join(&backup.component);
     let taken = performer.beside(driver, || {
         make(&scratch)?;
-        let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), &cancel, context);
+        let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), cancel, context);
         // Whatever is left there is of no use to anybody.
         let _left = std::fs::remove_dir_all(&scratch);
         taken
@@ -58,8 +59,15 @@ pub(crate) fn component(
     }
     let declared = site.plan.component(&backup.component)?;
     let tolerance = Tolerance { loss: declared.tolerance.share(), ..Tolerance::default() };
-    let plausibility = match judge(&point, believed.as_ref().map(|point| &point.recorded), &tolerance, backup.accept.is_some()) {
-        Plausibility::Implausible(reasons) if *declared.may_be_empty && only_empty(&reasons) => Plausibility::Plausible,
+    let plausibility = match judge(
+        &point,
+        believed.as_ref().map(|point| &point.recorded),
+        &tolerance,
+        backup.accept.is_some(),
+    ) {
+        Plausibility::Implausible(reasons) if *declared.may_be_empty && only_empty(&reasons) => {
+            Plausibility::Plausible
+        }
         other => other,
     };
     if unchanged && let Some(previous) = &previous {
@@ -231,7 +239,10 @@ fn store(
 
 fn selection(excludes: &[String]) -> Result<Selection> {
     let patterns = Patterns::parse(excludes.iter().map(String::as_str), false).map_err(|error| {
-        Error::refused(format!("cannot understand what is excluded: {}: {}", error.pattern, error.why), "correct the pattern in the plan")
+        Error::refused(
+            format!("cannot understand what is excluded: {}: {}", error.pattern, error.why),
+            "correct the pattern in the plan",
+        )
     })?;
     Ok(Selection { excludes: patterns, described: excludes.to_vec(), ..Selection::default() })
 }
@@ -296,7 +307,9 @@ fn entry<'a>(path: &'a Path, node: &'a Node) -> Entry<'a> {
         kind: match node.kind {
             NodeKind::File => EntryKind::File(node.size),
             NodeKind::Dir => EntryKind::Directory,
-            NodeKind::Symlink => EntryKind::Symlink(Path::new(std::ffi::OsStr::from_bytes(&node.link_target))),
+            NodeKind::Symlink => {
+                EntryKind::Symlink(Path::new(std::ffi::OsStr::from_bytes(&node.link_target)))
+            }
             _ => EntryKind::Special,
         },
         mode: node.permissions(),

@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::Result;
 use crate::drivers::Drivers;
 use crate::perform::Performer;
-use crate::resolve::Mode;
 use crate::site::Site;
 use crate::work::Question;
 
@@ -54,14 +53,21 @@ pub fn diagnose(site: &Site, names: &[String], cancel: &Arc<AtomicBool>) -> Resu
         site.plan.check(name)?;
     }
     let drivers = Drivers::of(site, &Place::host())?;
-    let performer = Performer::new(site, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
+    let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
     let step = StepId::new("diagnose");
     let at = StepContext::alone("diagnose", &step, &SystemClock, Arc::clone(cancel));
     let mut asked = Vec::new();
-    for (name, check) in site.plan.checks.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)) {
+    for (name, check) in
+        site.plan.checks.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name))
+    {
         let question = check.description.clone().unwrap_or_else(|| drivers.describe(name));
         let answer = performer.ask(&Question::Checks(vec![name.to_owned()]).action(""), &at);
-        asked.push(Asked { name: name.to_owned(), is_gate: false, question, answer: without_name(answer, name) });
+        asked.push(Asked {
+            name: name.to_owned(),
+            is_gate: false,
+            question,
+            answer: without_name(answer, name),
+        });
     }
     if names.is_empty() {
         for (name, service) in site.plan.services.iter() {
@@ -111,7 +117,9 @@ pub fn missing(site: &Site) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for name in site.plan.components.names() {
         let findings = drivers.component(name)?.preflight();
-        missing.extend(findings.into_iter().map(|finding| format!("{name}: {}; {}", finding.what, finding.hint)));
+        missing.extend(
+            findings.into_iter().map(|finding| format!("{name}: {}; {}", finding.what, finding.hint)),
+        );
     }
     Ok(missing)
 }

@@ -11,7 +11,6 @@ use crate::drivers::Drivers;
 use crate::execute::{Conduct, Finished, What, execute};
 use crate::perform::Performer;
 use crate::recover::{Preview, refuse_blocked};
-use crate::resolve::Mode;
 use crate::site::Site;
 
 /// Where a twin has something fresh instead of what the host has.
@@ -33,11 +32,7 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
     refuse_blocked(&preview)?;
     let scratch = site.state.join("twins");
     Twin::reap(&scratch)?;
-    let options = TwinOptions {
-        scratch,
-        init: site.twin_init.clone(),
-        keep: kept(site)?,
-    };
+    let options = TwinOptions { scratch, init: site.twin_init.clone(), keep: kept(site)? };
     let twin = Twin::make(&options)?;
     let report = twin.report().clone();
     // Threads inside the twin would see a repository in a directory of this host through the twin's overlay.
@@ -45,14 +40,17 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
     let repository = site.repository.with_store(outside);
     let place = twin.place();
     let drivers = Drivers::of(site, &place)?;
-    let performer = Performer::new(site, &drivers, place, Mode::Drill, repository);
-    let finished = execute(site, preview.kind, &preview.id, What::Begin(preview.runbook), &performer, conduct);
+    let performer = Performer::new(site, &drivers, place, repository);
+    let finished =
+        execute(site, preview.kind, &preview.id, What::Begin(preview.runbook), &performer, conduct);
     drop(performer);
     drop(drivers);
     let destroyed = twin.destroy();
     let mut finished = finished?;
     if let Err(error) = destroyed {
-        finished.remarks.push(format!("the twin is not wholly gone: {error}; the next drill removes what is left"));
+        finished
+            .remarks
+            .push(format!("the twin is not wholly gone: {error}; the next drill removes what is left"));
     }
     Ok(Drilled { finished, twin: report })
 }
@@ -64,7 +62,9 @@ fn kept(site: &Site) -> Result<Vec<PathBuf>> {
     let mut paths = vec![site.base.clone(), site.state.clone()];
     for name in site.plan.components.names() {
         // A path that is gone is shown by its directory, so that it can be restored there.
-        paths.extend(drivers.component(name)?.destroy().into_iter().filter_map(|path| Some(path.parent()?.to_owned())));
+        paths.extend(
+            drivers.component(name)?.destroy().into_iter().filter_map(|path| Some(path.parent()?.to_owned())),
+        );
     }
     paths.sort_unstable();
     paths.dedup();

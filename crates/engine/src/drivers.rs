@@ -41,7 +41,7 @@ pub(crate) enum Gate {
     /// Checks of the plan.
     Checks(Vec<String>),
     /// A question of its own.
-    Own(CheckDriver),
+    Own(Box<CheckDriver>),
 }
 
 /// A check and how long one answer may take.
@@ -164,11 +164,6 @@ impl Drivers {
     /// What a check asks, in words.
     pub fn describe(&self, check: &str) -> String {
         self.checks.get(check).map(|driver| driver.check.describe()).unwrap_or_default()
-    }
-
-    /// What a person would type to ask a check.
-    pub fn check_by_hand(&self, check: &str) -> String {
-        self.checks.get(check).map(|driver| driver.check.by_hand(&self.secrets)).unwrap_or_default()
     }
 
     /// What a person would type for a service.
@@ -301,7 +296,8 @@ impl Maker<'_> {
                 ));
             }
             ComponentKind::Command(command) => {
-                let around = self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
+                let around =
+                    self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
                 let dressed = |line: &CommandLine| around.dress(command_of(line));
                 let options = CommandOptions {
                     name: name.to_owned(),
@@ -362,7 +358,8 @@ impl Maker<'_> {
         let kind = match &declared.kind {
             ServiceKind::Process(process) => {
                 let process = &process.process;
-                let around = self.surroundings(process.dir.as_deref(), &process.env, process.user.as_deref())?;
+                let around =
+                    self.surroundings(process.dir.as_deref(), &process.env, process.user.as_deref())?;
                 service::Kind::Process(service::Process {
                     command: around.dress(command_of(&process.command)),
                     grace: *process.stop_grace,
@@ -374,7 +371,8 @@ impl Maker<'_> {
             }
             ServiceKind::Command(command) => {
                 let commands = &command.command;
-                let around = self.surroundings(commands.dir.as_deref(), &commands.env, commands.user.as_deref())?;
+                let around =
+                    self.surroundings(commands.dir.as_deref(), &commands.env, commands.user.as_deref())?;
                 let dressed = |line: &CommandLine| around.dress(command_of(line));
                 service::Kind::Command(service::Commands {
                     start: dressed(&commands.start),
@@ -388,10 +386,10 @@ impl Maker<'_> {
         let gate = match &declared.ready {
             None => None,
             Some(gate) => Some(match &gate.ask.question {
-                Some(question) => Gate::Own(CheckDriver {
+                Some(question) => Gate::Own(Box::new(CheckDriver {
                     check: self.check(&format!("the gate of {name}"), question, true)?,
                     timeout: *gate.ask.timeout,
-                }),
+                })),
                 None => Gate::Checks(gate.ask.check.iter().map(|name| name.as_str().to_owned()).collect()),
             }),
         };
@@ -437,7 +435,8 @@ impl Maker<'_> {
                 },
             }),
             Question::Command(command) => {
-                let around = self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
+                let around =
+                    self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
                 let (mut exit, mut stdout, mut stderr) = (Vec::new(), None, None);
                 if let Some(expect) = &command.expect {
                     exit = expect.exit.to_vec();
@@ -560,7 +559,9 @@ fn find_user(name: &str) -> Result<(u32, u32)> {
         (known == name || uid == name).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
     });
     found.ok_or_else(|| {
-        Error::refused(format!("there is no user {name} on this machine"), "add the user, or correct the plan")
+        Error::refused(
+            format!("there is no user {name} on this machine"),
+            "add the user, or correct the plan",
+        )
     })
 }
-

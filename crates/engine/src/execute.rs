@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use runbook::journal::Journal;
 use runbook::{
-    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome, RunBegun, Runbook,
-    State, Status, SystemClock, Verdict,
+    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome,
+    RunBegun, Runbook, State, Status, SystemClock, Verdict,
 };
 
 use crate::copy_run::CopyRun;
@@ -152,6 +152,11 @@ fn record_of(site: &Site, kind: Kind, ended: &Ended) -> Result<Record> {
         Some(step) => format!("{}: {}", name_of(state, step), reason.why),
         None => reason.why.clone(),
     });
+    // A proof holds as long as what its scenario stands on is the same.
+    let digest = match &context.scenario {
+        Some(scenario) => site.plan.scenario_digest(scenario)?,
+        None => state.begun().plan_digest.clone(),
+    };
     Ok(Record {
         version: Record::VERSION,
         run: state.run().to_owned(),
@@ -162,7 +167,7 @@ fn record_of(site: &Site, kind: Kind, ended: &Ended) -> Result<Record> {
         by: state.begun().by.clone(),
         host: site.host.clone(),
         program: site.program.clone(),
-        plan_digest: state.begun().plan_digest.clone(),
+        plan_digest: digest,
         began,
         ended: now,
         outcome: ended.outcome(),
@@ -204,22 +209,22 @@ fn recovery_time(state: &State, context: &Context, began: Timestamp) -> f64 {
     let last = last.unwrap_or_else(|| state.at());
     match (context.mode, declared_at) {
         (Mode::Drill, Some(declared)) => last.saturating_sub(declared).as_secs_f64(),
-        _ => (began - context.declared).as_secs_f64_or_zero() + last.as_secs_f64(),
+        _ => (began - context.declared).seconds_or_zero() + last.as_secs_f64(),
     }
 }
 
 /// The time from the oldest of the points that were brought back to the disaster, in seconds.
 fn recovery_point(context: &Context) -> Option<f64> {
     let oldest = context.chosen.iter().map(|chosen| chosen.instant).min()?;
-    Some((context.happened - oldest).as_secs_f64_or_zero())
+    Some((context.happened - oldest).seconds_or_zero())
 }
 
 trait SecondsOrZero {
-    fn as_secs_f64_or_zero(self) -> f64;
+    fn seconds_or_zero(self) -> f64;
 }
 
 impl SecondsOrZero for jiff::Span {
-    fn as_secs_f64_or_zero(self) -> f64 {
+    fn seconds_or_zero(self) -> f64 {
         self.total(jiff::Unit::Second).unwrap_or(0.0).max(0.0)
     }
 }

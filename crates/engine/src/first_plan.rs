@@ -53,7 +53,15 @@ pub fn password() -> Result<String> {
 /// # Errors
 /// Nothing to protect was found.
 pub fn write(found: &Found, layout: &Layout) -> Result<String> {
-    let mut writer = Writer { layout, text: String::new(), names: BTreeSet::from(["all".to_owned()]), components: Vec::new(), checks: Vec::new(), services: 0, left_out: Vec::new() };
+    let mut writer = Writer {
+        layout,
+        text: String::new(),
+        names: BTreeSet::from(["all".to_owned()]),
+        components: Vec::new(),
+        checks: Vec::new(),
+        services: 0,
+        left_out: Vec::new(),
+    };
     writer.head();
     writer.components(found);
     if writer.components.is_empty() {
@@ -70,7 +78,9 @@ pub fn write(found: &Found, layout: &Layout) -> Result<String> {
     let text = writer.text;
     let file = layout.file.to_string_lossy();
     Plan::parse(&text, &file, None).map_err(|error| {
-        Error::Failed(format!("the first plan came out wrong, which is a fault of Lifeboat; nothing was written: {error}"))
+        Error::Failed(format!(
+            "the first plan came out wrong, which is a fault of Lifeboat; nothing was written: {error}"
+        ))
     })?;
     Ok(text)
 }
@@ -103,7 +113,10 @@ impl Writer<'_> {
         let name = self.name(&self.layout.name.clone(), "estate");
         self.line(format!("name: {}", scalar(&name)));
         self.line("\nrepository:");
-        self.comment(2, "Move it off this disk before you rely on it: s3://BUCKET/PREFIX, or a mounted directory.");
+        self.comment(
+            2,
+            "Move it off this disk before you rely on it: s3://BUCKET/PREFIX, or a mounted directory.",
+        );
         self.line(format!("  location: {}", scalar(&self.layout.repository)));
         self.comment(2, "Keep a copy of this file somewhere else: without it nothing in there can be read.");
         self.line(format!("  password: {}", quoted(&format!("${{file:{}}}", self.layout.password_file))));
@@ -115,7 +128,10 @@ impl Writer<'_> {
 
     fn components(&mut self, found: &Found) {
         self.line("\ncomponents:");
-        self.comment(2, "rpo: how much may be lost; rto: how soon it must be back; every: how often it is backed up.");
+        self.comment(
+            2,
+            "rpo: how much may be lost; rto: how soon it must be back; every: how often it is backed up.",
+        );
         self.comment(2, "These are guesses. Decide them; what is measured is shown beside them.");
         for database in &found.databases {
             self.database(database);
@@ -169,7 +185,10 @@ impl Writer<'_> {
             self.comment(4, untold);
         }
         if database.tables.is_empty() {
-            self.comment(4, "Add facts: queries of one value that a restored copy must answer as the original did.");
+            self.comment(
+                4,
+                "Add facts: queries of one value that a restored copy must answer as the original did.",
+            );
             self.comment(4, "facts:");
             self.comment(4, "  NAME: select count(*) from TABLE");
         } else {
@@ -182,7 +201,9 @@ impl Writer<'_> {
             }
         }
         let check = self.name(&format!("{name}-intact"), "intact");
-        self.checks.push(format!("  {check}:\n    sql: {{ component: {name}, query: pragma integrity_check, equals: ok }}"));
+        self.checks.push(format!(
+            "  {check}:\n    sql: {{ component: {name}, query: pragma integrity_check, equals: ok }}"
+        ));
         self.names.insert(check);
     }
 
@@ -194,14 +215,18 @@ impl Writer<'_> {
     fn not_yet(&mut self, found: &Found) {
         if !found.elsewhere.is_empty() {
             self.line("");
-            self.comment(0, "Databases that programs have open outside the directories that were looked through.");
+            self.comment(
+                0,
+                "Databases that programs have open outside the directories that were looked through.",
+            );
             self.comment(0, "If one is yours, add it to the components: sqlite: PATH");
             for (path, programs) in &found.elsewhere {
                 self.comment(0, &format!("  {} ({})", path.display(), programs.join(", ")));
             }
         }
         for kind in [LaterKind::Postgres, LaterKind::Redis, LaterKind::Compose] {
-            let seen: Vec<&String> = found.later.iter().filter(|later| later.kind == kind).map(|later| &later.seen).collect();
+            let seen: Vec<&String> =
+                found.later.iter().filter(|later| later.kind == kind).map(|later| &later.seen).collect();
             if seen.is_empty() {
                 continue;
             }
@@ -227,7 +252,8 @@ impl Writer<'_> {
     }
 
     fn services(&mut self, found: &Found) {
-        let units: Vec<&str> = found.units.iter().filter(|unit| unit.belongs).map(|unit| unit.name.as_str()).collect();
+        let units: Vec<&str> =
+            found.units.iter().filter(|unit| unit.belongs).map(|unit| unit.name.as_str()).collect();
         self.services = units.len();
         self.line("");
         let needs = self.components.join(", ");
@@ -237,12 +263,16 @@ impl Writer<'_> {
         for unit in units {
             let name = self.name(unit, "service");
             self.line(format!("  {name}:"));
-            self.comment(4, "A twin has no systemd: in a drill its start cannot be shown. `process:` can be rehearsed.");
+            self.comment(
+                4,
+                "A twin has no systemd: in a drill its start cannot be shown. `process:` can be rehearsed.",
+            );
             self.line(format!("    systemd: {}", quoted(unit)));
             self.line(format!("    needs: [{needs}]"));
             self.comment(4, "ready: { http: \"http://127.0.0.1:PORT/\", within: 60s }");
         }
-        let programs: BTreeSet<String> = found.databases.iter().flat_map(|database| database.programs.clone()).collect();
+        let programs: BTreeSet<String> =
+            found.databases.iter().flat_map(|database| database.programs.clone()).collect();
         if programs.is_empty() && self.services == 0 {
             self.comment(0, "Nothing that runs was recognised as yours. What must be started again after a disaster goes here,");
             self.comment(0, "and then `boot: all` into the steps of the scenario below:");
@@ -274,7 +304,8 @@ impl Writer<'_> {
             self.line(check);
         }
         if self.checks.is_empty() {
-            let all: Vec<PathBuf> = found.config.iter().chain(&found.env_files).chain(&found.others).cloned().collect();
+            let all: Vec<PathBuf> =
+                found.config.iter().chain(&found.env_files).chain(&found.others).cloned().collect();
             let first = all.iter().find_map(|path| self.path(path)).expect("a component of files has a path");
             let check = self.name("files-there", "check");
             self.line(format!("  {check}:\n    file: {first}\n    expect: {{ exists: true }}"));
@@ -282,11 +313,17 @@ impl Writer<'_> {
         }
         let ports: Vec<_> = found.listeners.iter().filter(|listener| listener.belongs).collect();
         let strangers: Vec<_> = found.listeners.iter().filter(|listener| !listener.belongs).collect();
-        for (title, listeners) in [("These ports belong to programs of yours", ports), ("Also listening on this machine", strangers)] {
+        for (title, listeners) in [
+            ("These ports belong to programs of yours", ports),
+            ("Also listening on this machine", strangers),
+        ] {
             if listeners.is_empty() {
                 continue;
             }
-            self.comment(2, &format!("{title}. Where one speaks HTTP, ask it what only healthy data can answer:"));
+            self.comment(
+                2,
+                &format!("{title}. Where one speaks HTTP, ask it what only healthy data can answer:"),
+            );
             for listener in listeners.iter().take(LISTED_MAX) {
                 let port = listener.port;
                 let program = listener.program.as_deref().unwrap_or("a program that may not be seen");
@@ -357,18 +394,25 @@ impl Writer<'_> {
 
 fn advice(kind: LaterKind) -> (&'static str, &'static [&'static str]) {
     match kind {
-        LaterKind::Postgres => ("PostgreSQL", &[
-            "Until then a component of kind `command` keeps a dump of it. Restoring it needs care, so write this yourself:",
-            "  command: pg_dumpall --clean --if-exists",
-            "  restore: psql --set ON_ERROR_STOP=1 postgres",
-        ]),
-        LaterKind::Redis => ("Redis", &[
-            "Until then a component of kind `command` can keep what `redis-cli --rdb FILE` writes.",
-        ]),
-        LaterKind::Compose => ("Docker Compose", &[
-            "Its files are protected above; volumes are not: add those that are directories under `files:`.",
-            "Until then a service of kind `command` starts it: start, stop and status are `docker compose` commands.",
-        ]),
+        LaterKind::Postgres => (
+            "PostgreSQL",
+            &[
+                "Until then a component of kind `command` keeps a dump of it. Restoring it needs care, so write this yourself:",
+                "  command: pg_dumpall --clean --if-exists",
+                "  restore: psql --set ON_ERROR_STOP=1 postgres",
+            ],
+        ),
+        LaterKind::Redis => (
+            "Redis",
+            &["Until then a component of kind `command` can keep what `redis-cli --rdb FILE` writes."],
+        ),
+        LaterKind::Compose => (
+            "Docker Compose",
+            &[
+                "Its files are protected above; volumes are not: add those that are directories under `files:`.",
+                "Until then a service of kind `command` starts it: start, stop and status are `docker compose` commands.",
+            ],
+        ),
     }
 }
 
@@ -392,7 +436,8 @@ fn unique(wanted: &str, otherwise: &str, taken: &mut BTreeSet<String>) -> String
 }
 
 fn is_reserved(text: &str) -> bool {
-    ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str())
+    ["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+        .contains(&text.to_ascii_lowercase().as_str())
 }
 
 /// Text as YAML has it, in quotes where that is needed.
@@ -427,7 +472,8 @@ fn printable(text: &str) -> String {
 
 /// Whether a character ends lines, turns text around, or is not to be seen.
 fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 fn size(bytes: u64) -> String {

@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use estate::component::{Component, Holds, Proof, Proven as Shown};
 use estate::check::{self, AskContext};
+use estate::component::{Component, Holds, Proof, Proven as Shown};
 use estate::served::Served;
 use estate::service;
 use place::{Limits, Place, Stream};
 use repository::restore::{Fsync, RestoreOptions, restore_to};
 use repository::{Context, Event, Id, Index, Observer, Repository, Task};
-use runbook::{Action, Actions, Answer, Failure, Performed, Probe, Progress, Proven, StepContext, Undone, Unit};
+use runbook::{
+    Action, Actions, Answer, Failure, Performed, Probe, Progress, Proven, StepContext, Undone, Unit,
+};
 use serde_json::json;
 
 use crate::drivers::{CheckDriver, Drivers, Gate, Send};
-use crate::resolve::{Mode, STEADY_AFTER};
+use crate::resolve::STEADY_AFTER;
 use crate::site::Site;
 use crate::work::{At, Backup, Question, Restored, Work, read};
 use crate::{Error, backup};
@@ -34,7 +36,6 @@ pub(crate) struct Performer<'a> {
     pub site: &'a Site,
     pub drivers: &'a Drivers,
     pub place: Place,
-    pub mode: Mode,
     /// The repository as this run reaches it: from a twin, through threads of the host.
     pub repository: Repository,
     index: OnceLock<Arc<Index>>,
@@ -45,12 +46,11 @@ pub(crate) struct Performer<'a> {
 }
 
 impl<'a> Performer<'a> {
-    pub fn new(site: &'a Site, drivers: &'a Drivers, place: Place, mode: Mode, repository: Repository) -> Self {
+    pub fn new(site: &'a Site, drivers: &'a Drivers, place: Place, repository: Repository) -> Self {
         Self {
             site,
             drivers,
             place,
-            mode,
             repository,
             index: OnceLock::new(),
             backing_up: Mutex::new(()),
@@ -73,7 +73,7 @@ impl<'a> Performer<'a> {
         driver: &dyn Component,
         work: impl FnOnce() -> T + std::marker::Send,
     ) -> crate::Result<T> {
-        Ok(if driver.kind() == "command" { work() } else { self.place.within(work)? })
+        Ok(if driver.enters_by_itself() { work() } else { self.place.within(work)? })
     }
 
     fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
@@ -102,13 +102,18 @@ impl<'a> Performer<'a> {
         let teller = Teller::new(at, Task::Backup);
         let cancel = at.cancel_flag();
         let context = Context { observer: &teller, cancel: &cancel };
-        backup::component(self, backup, at.run(), Arc::clone(&cancel), context).map_err(failure)
+        backup::component(self, backup, at.run(), &cancel, context).map_err(failure)
     }
 
     /// Removes what is protected. Only ever in a twin.
     fn destroy(&self, components: &[String]) -> Result<Performed, Failure> {
         if !self.place.is_twin() {
             return Err(Failure::could_not_run("a disaster is only staged in a twin, and this is not one"));
+        }
+        if components.is_empty() {
+            let why = "the scenario restores nothing, so nothing was destroyed, and its checks are answered by a copy \
+                       of the live data";
+            return Ok(Performed { proven: Proven::Not(why.to_owned()), ..Performed::new(why) });
         }
         let mut paths = BTreeSet::new();
         for name in components {
@@ -261,7 +266,8 @@ impl<'a> Performer<'a> {
 
     fn start(&self, service: &str, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let driver = self.drivers.service(service).map_err(failure)?;
-        let started = self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
+        let started =
+            self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
         self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), Instant::now());
         let mut summary = if started.already { "was running".to_owned() } else { "started".to_owned() };
         if let Some(process) = started.process {
@@ -303,9 +309,9 @@ impl<'a> Performer<'a> {
             Err(error) => return Answer::Fatal(error.to_string()),
         };
         match self.on_service(at, |context| driver.service.status(context)) {
-            service::Status::Running { since } => {
-                Answer::Holds(since.map_or_else(|| "it runs".to_owned(), |since| format!("it runs since {since}")))
-            }
+            service::Status::Running { since } => Answer::Holds(
+                since.map_or_else(|| "it runs".to_owned(), |since| format!("it runs since {since}")),
+            ),
             service::Status::Stopped => Answer::Fails("it is stopped".into()),
             service::Status::Failed { why } => Answer::Fails(why),
             service::Status::Unknown { why } => Answer::Unknown(why),
@@ -370,7 +376,8 @@ impl<'a> Performer<'a> {
                 }
             }
         }
-        let summary = format!("{} still up {} s after the start", services.join(", "), STEADY_AFTER.as_secs());
+        let summary =
+            format!("{} still up {} s after the start", services.join(", "), STEADY_AFTER.as_secs());
         Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) })
     }
 
@@ -386,7 +393,11 @@ impl<'a> Performer<'a> {
         let said = secrets.mask(&format!("{}{}", finished.out.text(), finished.err.text()));
         if !finished.success() {
             let why = format!("the command {}: {}", finished.end, last_lines(&said));
-            return Err(if cancel.load(Ordering::Relaxed) { Failure::interrupted(why) } else { Failure::failed(why) });
+            return Err(if cancel.load(Ordering::Relaxed) {
+                Failure::interrupted(why)
+            } else {
+                Failure::failed(why)
+            });
         }
         let mut summary = last_lines(&said).lines().last().unwrap_or("done").to_owned();
         if finished.left_behind > 0 {
@@ -407,7 +418,8 @@ impl<'a> Performer<'a> {
                         .map_err(|error| failure(error.into()))?;
                     if !finished.success() {
                         let said = self.drivers.secrets().mask(&finished.err.text());
-                        let why = format!("{} was not told: the command {}: {said}", message.channel, finished.end);
+                        let why =
+                            format!("{} was not told: the command {}: {said}", message.channel, finished.end);
                         return Err(Failure::failed(why));
                     }
                 }
@@ -530,10 +542,9 @@ fn judge(component: &str, proof: &Proof) -> Result<Performed, Failure> {
             )))
         }
         Shown::Proven => {
-            let shown: Vec<String> =
-                proof.shown.iter().map(|shown| format!("{} {}", shown.what, shown.found)).collect();
-            let summary = shown.join(", ");
-            Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) })
+            let summary = proven_summary(proof);
+            Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) }
+                .with_output(json!({ "shown": proof.shown })))
         }
         Shown::NotProven => {
             let unknown = told(|holds| matches!(holds, Holds::Unknown(_)));
@@ -546,27 +557,35 @@ fn judge(component: &str, proof: &Proof) -> Result<Performed, Failure> {
     }
 }
 
+/// What was shown, the plan's own facts by name; the whole list is in the step's output.
+fn proven_summary(proof: &Proof) -> String {
+    let declared = proof.shown.iter().filter_map(|shown| {
+        let name = shown.what.strip_prefix("fact ")?;
+        Some(format!("{name} {}", shown.found))
+    });
+    let all = format!("{} of {} comparisons hold", proof.shown.len(), proof.shown.len());
+    std::iter::once(all).chain(declared).collect::<Vec<_>>().join(", ")
+}
+
 /// Removes a file, link or directory; tells whether there was one.
-fn remove(path: &Path) -> std::io::Result<bool> {
-    let kind = match path.symlink_metadata() {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    if kind.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
-    Ok(true)
+fn remove(path: &Path) -> estate::Result<bool> {
+    let is_there = path.symlink_metadata().is_ok();
+    estate::swap::remove(path)?;
+    Ok(is_there)
 }
 
 /// What an error of the engine makes of a step.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(crate) fn failure(error: Error) -> Failure {
     match &error {
         Error::Repository(repository::Error::Interrupted)
         | Error::Component { source: estate::Error::Interrupted, .. } => Failure::interrupted("interrupted"),
         Error::Refused { message, hint } => Failure::could_not_run(format!("{message}; {hint}")),
         Error::Plan(_) | Error::Unknown(_) | Error::Late(_) => Failure::could_not_run(error.to_string()),
-        Error::Component { source: estate::Error::InUse { .. } | estate::Error::OtherIdentity { .. }, .. } => {
-            Failure::could_not_run(error.to_string())
-        }
+        Error::Component {
+            source: estate::Error::InUse { .. } | estate::Error::OtherIdentity { .. },
+            ..
+        } => Failure::could_not_run(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
 }

@@ -91,11 +91,8 @@ impl Catalogue {
     /// Fails when the repository cannot be listed; a record that cannot be read is told in `unreadable`. A record
     /// whose snapshot is gone (forgotten, or lost) is no point.
     pub fn load(repository: &Repository, estate: &str, cache: &Path) -> Result<Self> {
-        let snapshots: std::collections::BTreeSet<String> = repository
-            .list(repository::FileKind::Snapshot)?
-            .into_iter()
-            .map(|(id, _)| id.to_hex())
-            .collect();
+        let snapshots: std::collections::BTreeSet<String> =
+            repository.list(repository::FileKind::Snapshot)?.into_iter().map(|(id, _)| id.to_hex()).collect();
         let names: Vec<String> = repository
             .sidecar_list(DIRECTORY)?
             .into_iter()

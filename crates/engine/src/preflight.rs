@@ -6,19 +6,13 @@ use std::path::{Path, PathBuf};
 use estate::component::{Finding, Severity};
 use runbook::{Body, Runbook};
 
-use crate::Result;
 use crate::point::Catalogue;
 use crate::resolve::{Context, Mode};
 use crate::site::Site;
 use crate::work::{Restored, Work, read};
 
 /// What speaks against beginning this run, or should be known before; changes nothing.
-pub(crate) fn of(
-    site: &Site,
-    runbook: &Runbook,
-    context: &Context,
-    catalogue: &Catalogue,
-) -> Result<Vec<Finding>> {
+pub(crate) fn of(site: &Site, runbook: &Runbook, context: &Context, catalogue: &Catalogue) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(space(runbook));
     findings.extend(ages(site, context));
@@ -34,7 +28,7 @@ pub(crate) fn of(
             hint: "correct the scenario in the plan".into(),
         });
     }
-    Ok(findings)
+    findings
 }
 
 /// Whether the file systems have room for what is restored beside.

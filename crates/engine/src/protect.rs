@@ -10,7 +10,7 @@ use crate::drivers::Drivers;
 use crate::execute::{Conduct, Finished, What, execute};
 use crate::perform::Performer;
 use crate::recover::{plain_context, runbook};
-use crate::resolve::{Chosen, Context, Mode, Numbers, backup_steps, fetch_and_prove, phase};
+use crate::resolve::{Chosen, Context, Numbers, backup_steps, fetch_and_prove, phase};
 use crate::runs::{Kind, new_id};
 use crate::site::Site;
 use crate::work::{Restored, Work};
@@ -31,7 +31,8 @@ pub fn backup(site: &Site, names: &[String], accept: bool, conduct: Conduct<'_>)
     let together = numbers.next();
     let steps = backup_steps(names.clone(), accept, false, &mut Numbers::inside(&together));
     let steps = steps.into_iter().map(|step| with_timeout(site, step)).collect();
-    let mut all = Step::new(together.as_str(), format!("back up {}", names.join(", ")), Body::Parallel(steps));
+    let mut all =
+        Step::new(together.as_str(), format!("back up {}", names.join(", ")), Body::Parallel(steps));
     all.timeout = Some(ALL_WITHIN);
     let runbook = runbook(format!("backup of {}", site.estate()), vec![phase(all, "backup")], &context);
     carry_out(site, Kind::Backup, &new_id(Kind::Backup, now), runbook, conduct)
@@ -64,12 +65,14 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
             recorded: point.recorded.clone(),
         };
         let step = inside.next();
-        let mut tested = fetch_and_prove(&restored, step.child("test"));
+        let mut tested = fetch_and_prove(&restored, &step.child("test"));
         tested.name = format!("restore {name} into scratch and prove it");
         let discard = Work::Discard { component: name.clone(), directory: directory.clone() };
         let discard = discard.action(format!("rm -rf {}", directory.display()));
-        let discard =
-            phase(Step::new(step.child("discard").as_str(), format!("throw {name} away"), Body::Action(discard)), "clean up");
+        let discard = phase(
+            Step::new(step.child("discard").as_str(), format!("throw {name} away"), Body::Action(discard)),
+            "clean up",
+        );
         steps.push(Step::new(step.as_str(), format!("test {name}"), Body::Sequence(vec![tested, discard])));
     }
     let mut all = Step::new(together.as_str(), "restore tests".to_owned(), Body::Parallel(steps));
@@ -87,7 +90,7 @@ fn carry_out(
     conduct: Conduct<'_>,
 ) -> Result<Finished> {
     let drivers = Drivers::of(site, &Place::host())?;
-    let performer = Performer::new(site, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
+    let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
     let finished = execute(site, kind, id, What::Begin(runbook), &performer, conduct);
     // Also what a failed test left there is of no use to anybody.
     let _left = std::fs::remove_dir_all(site.state.join("scratch").join(id));
@@ -99,7 +102,8 @@ fn with_timeout(site: &Site, step: Step) -> Step {
         Body::Action(action) => action.input.get("component").and_then(serde_json::Value::as_str),
         _ => None,
     };
-    let timeout = component.and_then(|name| site.plan.components.get(name)).map(|component| *component.timeout);
+    let timeout =
+        component.and_then(|name| site.plan.components.get(name)).map(|component| *component.timeout);
     Step { timeout: timeout.or(step.timeout), ..step }
 }
 
@@ -107,8 +111,11 @@ fn chosen_components(site: &Site, names: &[String]) -> Result<Vec<String>> {
     for name in names {
         site.plan.component(name)?;
     }
-    let names: Vec<String> =
-        if names.is_empty() { site.plan.components.names().map(str::to_owned).collect() } else { names.to_vec() };
+    let names: Vec<String> = if names.is_empty() {
+        site.plan.components.names().map(str::to_owned).collect()
+    } else {
+        names.to_vec()
+    };
     if names.is_empty() {
         return Err(Error::refused("the plan has no components", "declare what is to be protected"));
     }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use place::Place;
 use runbook::journal::Journal;
 use runbook::{
-    Body, ControlDirectory, Ended, Environment, Failure, Options, Order, Outcome, RunStatus, Runbook, State, Status,
-    SystemClock,
+    Body, ControlDirectory, Ended, Environment, Failure, Options, Order, Outcome, RunStatus, Runbook, State,
+    Status, SystemClock,
 };
 
 use crate::drivers::Drivers;
@@ -72,8 +72,8 @@ pub fn preview(site: &Site, scenario: &str, mode: Mode, options: &RecoverOptions
         happened: options.happened.unwrap_or(declared),
     };
     let catalogue = site.catalogue()?;
-    let Resolution { runbook, context, mut findings } = resolve::scenario(site, &catalogue, wanted)?;
-    findings.extend(preflight::of(site, &runbook, &context, &catalogue)?);
+    let Resolution { runbook, context } = resolve::scenario(site, &catalogue, wanted)?;
+    let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind, runbook, context, findings })
 }
 
@@ -91,7 +91,6 @@ pub fn preview_restore(
     let point = catalogue.choose(component, at)?;
     let drivers = Drivers::of(site, &Place::host())?;
     let driver = drivers.component(component)?;
-    let mut findings = driver.preflight();
     let mut parts = driver.parts(&id, &point.recorded);
     if let Some(directory) = to {
         parts = parts.iter().map(|part| part.moved_to(directory)).collect();
@@ -103,10 +102,10 @@ pub fn preview_restore(
         parts,
         recorded: point.recorded.clone(),
     };
-    let steps = resolve::restore_steps(&id, vec![restored], &mut Numbers::top())?;
+    let steps = resolve::restore_steps(&id, vec![restored], &mut Numbers::top());
     let context = Context { at, chosen: vec![Chosen::of(point)], ..plain_context(site, now) };
     let runbook = runbook(format!("restore {component}"), steps, &context);
-    findings.extend(preflight::of(site, &runbook, &context, &catalogue)?);
+    let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind: Kind::Restore, runbook, context, findings })
 }
 
@@ -141,7 +140,7 @@ pub(crate) fn runbook(title: String, steps: Vec<runbook::Step>, context: &Contex
 pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> Result<Finished> {
     refuse_blocked(&preview)?;
     let drivers = Drivers::of(site, &Place::host())?;
-    let performer = Performer::new(site, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
+    let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
     execute(site, preview.kind, &preview.id, What::Begin(preview.runbook), &performer, conduct)
 }
 
@@ -181,14 +180,17 @@ pub fn rollback(site: &Site, id: &str, orders: Vec<Order>, conduct: Conduct<'_>)
     let (state, pinned) = pinned(site, id)?;
     let kind = kind_of(&state)?;
     if kind == Kind::Drill {
-        return Err(Error::refused(format!("the drill {id} changed nothing"), "there is nothing to take back"));
+        return Err(Error::refused(
+            format!("the drill {id} changed nothing"),
+            "there is nothing to take back",
+        ));
     }
     go_on(&pinned, kind, id, What::Rollback(orders), conduct)
 }
 
 fn go_on(site: &Site, kind: Kind, id: &str, what: What, conduct: Conduct<'_>) -> Result<Finished> {
     let drivers = Drivers::of(site, &Place::host())?;
-    let performer = Performer::new(site, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
+    let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
     execute(site, kind, id, what, &performer, conduct)
 }
 
@@ -207,8 +209,7 @@ pub fn commit(
     }
     let files = Files::of(&site.state, id);
     let drivers = Drivers::of(&pinned, &Place::host())?;
-    let performer =
-        Performer::new(&pinned, &drivers, Place::host(), Mode::Disaster, site.repository.clone());
+    let performer = Performer::new(&pinned, &drivers, Place::host(), site.repository.clone());
     let orders = ControlDirectory::of(&files.journal());
     let controls = (conduct.controls, orders);
     let environment = Environment {

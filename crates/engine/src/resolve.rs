@@ -5,8 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use estate::swap::SwapPlan;
 use jiff::Timestamp;
-use plan::{Action as PlanAction, Ask, Gate, Only, Plan, Position, Remedy as PlanRemedy, Selection, Step as PlanStep, Template};
+use plan::{
+    Action as PlanAction, Ask, Gate, Only, Plan, Position, Remedy as PlanRemedy, Selection, Step as PlanStep,
+    Template,
+};
 use runbook::{Action, Body, OnFailure, Pattern, Remedy, Runbook, Step, StepId};
 use serde::{Deserialize, Serialize};
 
@@ -88,8 +92,6 @@ pub struct Resolution {
     pub runbook: Runbook,
     /// What is pinned with it.
     pub context: Context,
-    /// What speaks against beginning, or should be known before.
-    pub findings: Vec<estate::component::Finding>,
 }
 
 /// What is wanted of a scenario.
@@ -130,7 +132,6 @@ pub fn scenario(site: &Site, catalogue: &Catalogue, wanted: Wanted<'_>) -> Resul
         left_out: Vec::new(),
         services: Vec::new(),
         checked: Vec::new(),
-        findings: Vec::new(),
     };
     let mut numbered = Vec::new();
     resolver.sequence(&scenario.steps, &mut Numbers::top(), 0, &mut numbered)?;
@@ -153,9 +154,8 @@ pub fn scenario(site: &Site, catalogue: &Catalogue, wanted: Wanted<'_>) -> Resul
         chosen: resolver.chosen.iter().map(Chosen::of).collect(),
         left_out: resolver.left_out,
     };
-    let findings = resolver.findings;
     let pinned = serde_json::to_value(&context).expect("a context has only text keys");
-    Ok(Resolution { runbook: Runbook { title, steps, context: pinned }, context, findings })
+    Ok(Resolution { runbook: Runbook { title, steps, context: pinned }, context })
 }
 
 impl Chosen {
@@ -203,7 +203,6 @@ struct Resolver<'a> {
     left_out: Vec<LeftOut>,
     services: Vec<String>,
     checked: Vec<String>,
-    findings: Vec<estate::component::Finding>,
 }
 
 impl Resolver<'_> {
@@ -228,16 +227,22 @@ impl Resolver<'_> {
         let disaster = Work::Disaster { components: components.clone() };
         let named = if components.is_empty() { "nothing".to_owned() } else { components.join(", ") };
         let mut steps = vec![phase(
-            Step::new("disaster", format!("the disaster: {named} destroyed in the twin"), Body::Action(
-                disaster.action("rm -rf …  # in the twin only"),
-            )),
+            Step::new(
+                "disaster",
+                format!("the disaster: {named} destroyed in the twin"),
+                Body::Action(disaster.action("rm -rf …  # in the twin only")),
+            ),
             "disaster",
         )];
         if !checks.is_empty() && !components.is_empty() {
             let control = Work::Control { checks: checks.clone() };
             let name = "the checks notice the disaster".to_owned();
             steps.push(phase(
-                Step::new("control", name, Body::Action(control.action(format!("lifeboat diagnose  # {}", checks.join(", "))))),
+                Step::new(
+                    "control",
+                    name,
+                    Body::Action(control.action(format!("lifeboat diagnose  # {}", checks.join(", ")))),
+                ),
                 "detect",
             ));
         }
@@ -311,7 +316,7 @@ impl Resolver<'_> {
         resolved.remedies = self.remedies(&step.on_error, &id, nested)?;
         resolved.undo = self.undo(step)?;
         if let Some(ask) = &step.done_when {
-            resolved = with_done_when(resolved, question(ask, step.at), &id);
+            resolved = with_done_when(resolved, &question(ask, step.at), &id);
         }
         Ok(Some(resolved))
     }
@@ -320,14 +325,15 @@ impl Resolver<'_> {
         let mut numbers = Numbers::inside(id);
         Ok(match &step.action {
             PlanAction::Restore(restore) => {
-                let names: Vec<String> = restore.restore.iter().map(|name| name.as_str().to_owned()).collect();
+                let names: Vec<String> =
+                    restore.restore.iter().map(|name| name.as_str().to_owned()).collect();
                 Body::Sequence(self.restore(&names, &mut numbers)?)
             }
-            PlanAction::Start(start) => {
-                Body::Sequence(self.each(&start.start, &mut numbers, |own, name, numbers| own.start(name, numbers))?)
-            }
+            PlanAction::Start(start) => Body::Sequence(self.each(&start.start, &mut numbers, Self::start)?),
             PlanAction::Stop(stop) => {
-                Body::Sequence(self.each(&stop.stop, &mut numbers, |own, name, numbers| Ok(own.stop(name, numbers)))?)
+                Body::Sequence(
+                    self.each(&stop.stop, &mut numbers, |own, name, numbers| Ok(own.stop(name, numbers)))?,
+                )
             }
             PlanAction::Restart(restart) => {
                 let mut steps = Vec::new();
@@ -339,25 +345,25 @@ impl Resolver<'_> {
             }
             PlanAction::Boot(boot) => Body::Sequence(self.boot(&boot.boot, &mut numbers)?),
             PlanAction::Run(run) => Body::Action(self.run(run, step.at)?),
-            PlanAction::Check(check) => Body::Gate {
-                check: self.checks(&check.check),
-                within: *check.within,
-                every: *check.every,
-            },
+            PlanAction::Check(check) => {
+                Body::Gate { check: self.checks(&check.check), within: *check.within, every: *check.every }
+            }
             PlanAction::Approve(approve) if self.is_drill() => {
                 let text = format!("a person would be asked: {}", approve.approve);
                 Body::Action(Work::Note { text: text.clone() }.action(format!("# {text}")))
             }
-            PlanAction::Approve(approve) => {
-                Body::Approve { message: approve.approve.clone(), within: approve.within.or(Some(*step.timeout)) }
-            }
+            PlanAction::Approve(approve) => Body::Approve {
+                message: approve.approve.clone(),
+                within: approve.within.or(Some(*step.timeout)),
+            },
             PlanAction::Dns(dns) => Body::Action(self.dns(dns)),
             PlanAction::Notify(notify) if self.is_drill() => {
                 let text = format!("a message would be sent: {}", notify.notify.message.written());
                 Body::Action(Work::Note { text: text.clone() }.action(format!("# {text}")))
             }
             PlanAction::Notify(notify) => Body::Action(
-                Work::Notify { at: step.at.into() }.action(format!("# tell: {}", notify.notify.message.written())),
+                Work::Notify { at: step.at.into() }
+                    .action(format!("# tell: {}", notify.notify.message.written())),
             ),
             PlanAction::Wait(wait) => Body::Wait { time: wait.wait },
             PlanAction::Recover(recover) => {
@@ -420,7 +426,6 @@ impl Resolver<'_> {
         for name in components {
             let point = self.catalogue.choose(name, self.wanted.at)?.clone();
             let driver = self.drivers.component(name)?;
-            self.findings.extend(driver.preflight());
             let parts = driver.parts(self.wanted.run, &point.recorded);
             restored.push(Restored {
                 component: name.clone(),
@@ -433,7 +438,7 @@ impl Resolver<'_> {
                 self.chosen.push(point);
             }
         }
-        restore_steps(self.wanted.run, restored, numbers)
+        Ok(restore_steps(self.wanted.run, restored, numbers))
     }
 
     fn start(&mut self, service: &str, numbers: &mut Numbers) -> Result<Step> {
@@ -446,7 +451,11 @@ impl Resolver<'_> {
         let typed = self.drivers.typed(service);
         let work = Work::Start { service: service.to_owned() };
         let mut start = phase(
-            Step::new(inner.next().as_str(), format!("start {service}"), Body::Action(work.action(typed.start))),
+            Step::new(
+                inner.next().as_str(),
+                format!("start {service}"),
+                Body::Action(work.action(typed.start)),
+            ),
             "boot",
         );
         start.timeout = Some(*declared.start_within);
@@ -476,8 +485,11 @@ impl Resolver<'_> {
     fn stop(&mut self, service: &str, numbers: &mut Numbers) -> Step {
         let typed = self.drivers.typed(service);
         let work = Work::Stop { service: service.to_owned() };
-        let mut step =
-            Step::new(numbers.next().as_str(), format!("stop {service}"), Body::Action(work.action(typed.stop)));
+        let mut step = Step::new(
+            numbers.next().as_str(),
+            format!("stop {service}"),
+            Body::Action(work.action(typed.stop)),
+        );
         step.timeout = self.site.plan.services.get(service).map(|service| *service.stop_within);
         step.undo = vec![Work::Start { service: service.to_owned() }.action(typed.start)];
         step
@@ -521,7 +533,8 @@ impl Resolver<'_> {
     }
 
     fn dns(&self, dns: &plan::DnsStep) -> Action {
-        let typed = format!("# set {} {} to {}", dns.dns.record, dns.dns.kind.as_str(), dns.dns.value.written());
+        let typed =
+            format!("# set {} {} to {}", dns.dns.record, dns.dns.kind.as_str(), dns.dns.value.written());
         let why = "DNS records are not set by this version; set it by hand";
         Work::NotHere { why: why.to_owned() }.action(typed)
     }
@@ -590,13 +603,13 @@ pub(crate) fn backup_steps(
 
 /// Each component is fetched and proven, all of them together; then they are swapped in, one after the other, so that
 /// nothing is replaced before everything that replaces it is proven.
-pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Numbers) -> Result<Vec<Step>> {
+pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Numbers) -> Vec<Step> {
     let mut proven = Vec::new();
     let together = numbers.next();
     let mut inside = Numbers::inside(&together);
     for one in &restored {
         let id = inside.next();
-        proven.push(fetch_and_prove(one, id));
+        proven.push(fetch_and_prove(one, &id));
     }
     let mut steps = match <[Step; 1]>::try_from(proven) {
         Ok([only]) => vec![Step { id: together, ..only }],
@@ -607,7 +620,7 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
         }
     };
     for one in restored {
-        let swap = estate::swap::plan(run, &one.parts).map_err(Error::component(&one.component))?;
+        let swap = SwapPlan::of(run, &one.parts);
         let name = format!("{} in its place, the old kept", one.component);
         let command = one
             .parts
@@ -619,28 +632,39 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
             .collect::<Vec<_>>()
             .join("; ");
         let work = Work::Swap { restored: one, swap };
-        steps.push(phase(Step::new(numbers.next().as_str(), name, Body::Action(work.action(command))), "cut over"));
+        steps.push(phase(
+            Step::new(numbers.next().as_str(), name, Body::Action(work.action(command))),
+            "cut over",
+        ));
     }
-    Ok(steps)
+    steps
 }
 
-pub(crate) fn fetch_and_prove(one: &Restored, id: StepId) -> Step {
-    let mut inside = Numbers::inside(&id);
+pub(crate) fn fetch_and_prove(one: &Restored, id: &StepId) -> Step {
+    let mut inside = Numbers::inside(id);
     let command = one
         .parts
         .iter()
         .map(|part| {
             let snapshot = one.snapshot.get(..8).unwrap_or(&one.snapshot);
-            format!("restic restore {snapshot}:{} --target {}", part.in_snapshot.display(), part.beside.display())
+            format!(
+                "restic restore {snapshot}:{} --target {}",
+                part.in_snapshot.display(),
+                part.beside.display()
+            )
         })
         .collect::<Vec<_>>()
         .join("; ");
     let fetch = Work::Fetch(one.clone()).action(command);
     let fetch = Step::new(inside.next().as_str(), format!("fetch {}", one.component), Body::Action(fetch));
-    let prove = Work::Prove(one.clone()).action(format!("# compare {} with what was recorded", one.component));
+    let prove =
+        Work::Prove(one.clone()).action(format!("# compare {} with what was recorded", one.component));
     let prove = Step::new(inside.next().as_str(), format!("prove {}", one.component), Body::Action(prove));
     let steps = vec![phase(fetch, "restore"), phase(prove, "validate")];
-    phase(Step::new(id.as_str(), format!("{} beside, proven", one.component), Body::Sequence(steps)), "restore")
+    phase(
+        Step::new(id.as_str(), format!("{} beside, proven", one.component), Body::Sequence(steps)),
+        "restore",
+    )
 }
 
 pub(crate) fn phase(mut step: Step, phase: &str) -> Step {
@@ -693,13 +717,15 @@ fn phase_of(action: &PlanAction) -> Option<&'static str> {
 }
 
 /// A step that is no single action and has a `done_when` becomes the one attempt of a try.
-fn with_done_when(step: Step, asked: Question, id: &StepId) -> Step {
+fn with_done_when(step: Step, asked: &Question, id: &StepId) -> Step {
     let question = asked.action("# unless it is there already");
     if matches!(step.body, Body::Action(_)) {
         return Step { done_when: Some(question), ..step };
     }
-    let outer = Step::new(id.child("unless").as_str(), step.name.clone(), Body::Wait { time: Duration::ZERO });
-    let outer = Step { phase: step.phase.clone(), timeout: step.timeout, on_failure: step.on_failure, ..outer };
+    let outer =
+        Step::new(id.child("unless").as_str(), step.name.clone(), Body::Wait { time: Duration::ZERO });
+    let outer =
+        Step { phase: step.phase.clone(), timeout: step.timeout, on_failure: step.on_failure, ..outer };
     let (within, every) = (Duration::ZERO, Duration::from_secs(1));
     Step { body: Body::Try { until: question, within, every, attempts: vec![step] }, ..outer }
 }

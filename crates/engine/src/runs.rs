@@ -117,7 +117,7 @@ pub struct Record {
     pub host: String,
     /// The program's version.
     pub program: String,
-    /// The digest of the plan.
+    /// The digest of what the scenario stands on in the plan; of the whole plan if it was none.
     pub plan_digest: String,
     /// When it began.
     pub began: Timestamp,
@@ -250,6 +250,9 @@ pub fn find(state: &Path, name: &str) -> Result<String> {
 pub fn is_open(state: &State) -> bool {
     !matches!(
         state.status(),
-        RunStatus::Ended(Outcome::Verified) | RunStatus::RolledBack | RunStatus::Committed | RunStatus::Committing
+        RunStatus::Ended(Outcome::Verified)
+            | RunStatus::RolledBack
+            | RunStatus::Committed
+            | RunStatus::Committing
     )
 }

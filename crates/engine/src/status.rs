@@ -161,7 +161,9 @@ fn open(site: &Site) -> Result<Vec<String>> {
     for id in runs::local(&site.state)? {
         match runs::read(&site.state, None, &id) {
             // A drill's twin is gone with its process.
-            Ok(run) if run.state.begun().kind != Kind::Drill.as_str() && runs::is_open(&run.state) => open.push(id),
+            Ok(run) if run.state.begun().kind != Kind::Drill.as_str() && runs::is_open(&run.state) => {
+                open.push(id);
+            }
             Ok(_) => {}
             // Begun and killed before its first entry: there is nothing to go on with.
             Err(Error::Journal(runbook::journal::JournalError::Empty)) => {}
@@ -192,7 +194,8 @@ fn component(
         (None, ..) => (Protection::Unprotected, Some("it was never backed up".to_owned())),
         (Some(_), ..) => match (age, declared.rpo) {
             (Some(age), Some(rpo)) if age > rpo => {
-                let why = format!("the newest point is {} old, at most {} may be lost", spoken(age), spoken(rpo));
+                let why =
+                    format!("the newest point is {} old, at most {} may be lost", spoken(age), spoken(rpo));
                 (Protection::Late, Some(why))
             }
             _ => (Protection::Protected, None),
@@ -249,8 +252,8 @@ fn staleness(
     now: Timestamp,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    if proof.plan_digest != site.plan.digest() {
-        reasons.push("the plan has changed since".to_owned());
+    if site.plan.scenario_digest(scenario).ok().as_ref() != Some(&proof.plan_digest) {
+        reasons.push("what it stands on in the plan has changed since".to_owned());
     }
     if proof.program != site.program {
         reasons.push(format!("it was proven with {}, this is {}", proof.program, site.program));

@@ -118,8 +118,12 @@ impl Files {
         }
         let files = Self { plan, repository: base.join(REPOSITORY), password: base.join(PASSWORD), base };
         if files.repository.join("config").exists() && !files.password.exists() {
-            let message = format!("there is a repository at {}, and no password for it", files.repository.display());
-            let hint = format!("put its password into {}, or write the plan elsewhere with --output FILE", files.password.display());
+            let message =
+                format!("there is a repository at {}, and no password for it", files.repository.display());
+            let hint = format!(
+                "put its password into {}, or write the plan elsewhere with --output FILE",
+                files.password.display()
+            );
             return Err(Failure::usage(message, hint));
         }
         Ok(files)
@@ -179,7 +183,9 @@ fn ask(ui: &Ui, question: &str) -> Result<(), Failure> {
     match run::confirm(ui, false, question) {
         Ok(true) => Ok(()),
         Ok(false) => Err(refused()),
-        Err(Failure::Usage { message, .. }) => Err(Failure::usage(message, "give --yes to write the files; nothing that exists is overwritten")),
+        Err(Failure::Usage { message, .. }) => {
+            Err(Failure::usage(message, "give --yes to write the files; nothing that exists is overwritten"))
+        }
         Err(failure) => Err(failure),
     }
 }
@@ -190,7 +196,11 @@ fn show(found: &Found, ui: &Ui) -> Result<(), Failure> {
         ui.talk(format!("looked through {}", printable_path(dir)))?;
     }
     for database in &found.databases {
-        let open = if database.programs.is_empty() { String::new() } else { format!(", open in {}", database.programs.join(", ")) };
+        let open = if database.programs.is_empty() {
+            String::new()
+        } else {
+            format!(", open in {}", database.programs.join(", "))
+        };
         ui.line(format!("found  SQLite database {}{}", printable_path(&database.path), printable(&open)))?;
     }
     for path in found.config.iter().chain(&found.env_files) {
@@ -200,7 +210,11 @@ fn show(found: &Found, ui: &Ui) -> Result<(), Failure> {
         ui.line(format!("found  service {} of systemd", printable(&unit.name)))?;
     }
     for later in &found.later {
-        ui.line(format!("found  {:?}, which the plan tells of in a comment only: {}", later.kind, printable(&later.seen)))?;
+        ui.line(format!(
+            "found  {:?}, which the plan tells of in a comment only: {}",
+            later.kind,
+            printable(&later.seen)
+        ))?;
     }
     for remark in &found.remarks {
         ui.problem("the survey", remark);
@@ -244,9 +258,10 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     };
     write().map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            Failure::usage(format!("{} exists already", path.display()), "nothing is overwritten: move it away, or choose another --output")
-        }
+        ErrorKind::AlreadyExists => Failure::usage(
+            format!("{} exists already", path.display()),
+            "nothing is overwritten: move it away, or choose another --output",
+        ),
         _ => io("write", path, &error),
     })
 }

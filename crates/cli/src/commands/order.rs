@@ -74,7 +74,9 @@ impl Args {
         let step = self.step.as_ref().map(StepId::new);
         let needed = || step.clone().ok_or_else(|| Failure::usage("which step?", "name it after the verb"));
         let reason = || {
-            self.reason.clone().ok_or_else(|| Failure::usage("why?", "say it with --reason; the journal keeps it"))
+            self.reason
+                .clone()
+                .ok_or_else(|| Failure::usage("why?", "say it with --reason; the journal keeps it"))
         };
         Ok(match self.verb {
             Word::Approve => Verb::Approve { step },

@@ -95,7 +95,10 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
 /// The end of a dry run: it could run, or something stands in the way.
 fn blocked_or(preview: &engine::recover::Preview, _ui: &Ui) -> Answer {
     if preview.is_blocked() {
-        return Err(Failure::usage("something stands in the way of this run", "mend it and try again; nothing was changed"));
+        return Err(Failure::usage(
+            "something stands in the way of this run",
+            "mend it and try again; nothing was changed",
+        ));
     }
     Ok(Done::verified(&serde_json::json!({ "run": preview.id })))
 }
@@ -105,15 +108,18 @@ impl Args {
         let reason = || self.reason.clone().unwrap_or_default();
         let skip = self.skip.iter().map(|step| Verb::Skip { step: StepId::new(step), reason: reason() });
         let retry = self.retry.iter().map(|step| Verb::Retry { step: StepId::new(step) });
-        let from =
-            self.continue_from.iter().map(|step| Verb::ContinueFrom { step: StepId::new(step), reason: reason() });
+        let from = self
+            .continue_from
+            .iter()
+            .map(|step| Verb::ContinueFrom { step: StepId::new(step), reason: reason() });
         from.chain(skip).chain(retry).map(|verb| Order::new(who, verb)).collect()
     }
 }
 
 /// Reads an instant: with a zone or offset, or in the local time zone; `30m ago` counts back from now.
 pub fn parse_instant(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{text:?} is no instant such as 2026-11-20T14:00:00Z, '2026-11-20 14:00' or '30m ago'");
+    let wrong =
+        || format!("{text:?} is no instant such as 2026-11-20T14:00:00Z, '2026-11-20 14:00' or '30m ago'");
     if let Some(ago) = text.strip_suffix("ago") {
         let time: jiff::SignedDuration = ago.trim().parse().map_err(|_| wrong())?;
         return Timestamp::now().checked_sub(time).map_err(|_| wrong());

@@ -34,9 +34,15 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     let verdict = if readiness.is_ready() {
         Verdict::Verified
     } else if readiness.is_broken() {
-        Verdict::Failed(Explained::new("something is broken", "see above; `lifeboat report RUN` tells the whole story"))
+        Verdict::Failed(Explained::new(
+            "something is broken",
+            "see above; `lifeboat report RUN` tells the whole story",
+        ))
     } else {
-        Verdict::NotProven(Explained::new("not everything is protected and proven", "see above what is missing"))
+        Verdict::NotProven(Explained::new(
+            "not everything is protected and proven",
+            "see above what is missing",
+        ))
     };
     Ok(Done::new(verdict, &summary))
 }

@@ -55,7 +55,10 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         if !errors.is_empty() {
             let why = format!("the repository has {} errors", errors.len());
             let hint = "see what can be done with `lifeboat repository check --read-data`";
-            return Ok(Done::new(Verdict::Failed(Explained::new(why, hint)), &serde_json::json!({ "errors": errors })));
+            return Ok(Done::new(
+                Verdict::Failed(Explained::new(why, hint)),
+                &serde_json::json!({ "errors": errors }),
+            ));
         }
         let what = if args.data { "every byte of the repository" } else { "the repository's structure" };
         ui.line(format!("verified {what}: no errors"))?;

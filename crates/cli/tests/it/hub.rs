@@ -57,7 +57,8 @@ impl Hub {
     }
 
     pub fn python(&self, arguments: &[&str]) -> String {
-        let output = Command::new("python3").args(arguments).current_dir(self.place.path("")).output().unwrap();
+        let output =
+            Command::new("python3").args(arguments).current_dir(self.place.path("")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }

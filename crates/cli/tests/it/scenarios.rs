@@ -84,7 +84,10 @@ fn a_drill_leaves_the_live_estate_as_it_is() {
     assert_eq!(hub.get("/health").unwrap(), health, "the same process answers");
     let status = hub.place.output(&["status"]);
     let status = hub.place.transcript(&status);
-    assert!(status.lines().any(|line| line.starts_with("server-lost") && line.contains("proven")), "{status}");
+    assert!(
+        status.lines().any(|line| line.starts_with("server-lost") && line.contains("proven")),
+        "{status}"
+    );
     // A changed plan makes the proof stale.
     let plan = std::fs::read_to_string(hub.place.path("lifeboat.yaml")).unwrap();
     hub.place.write("lifeboat.yaml", plan.replace("rto: 4h", "rto: 3h").as_bytes());

@@ -28,7 +28,12 @@ fn rich() -> Found {
     Found {
         dirs: vec!["/srv/app".into()],
         databases: vec![Database {
-            tables: vec![("order_lines".to_owned(), 900), ("order".to_owned(), 30), ("x".to_owned(), 2), ("y".to_owned(), 1)],
+            tables: vec![
+                ("order_lines".to_owned(), 900),
+                ("order".to_owned(), 30),
+                ("x".to_owned(), 2),
+                ("y".to_owned(), 1),
+            ],
             programs: vec!["shopd".to_owned()],
             ..database("/srv/app/data/shop.db")
         }],
@@ -39,7 +44,10 @@ fn rich() -> Found {
         later: vec![
             Later { kind: LaterKind::Postgres, seen: "postgres listens at port 5432".to_owned() },
             Later { kind: LaterKind::Redis, seen: "redis-server listens at port 6379".to_owned() },
-            Later { kind: LaterKind::Compose, seen: "containers are described in /srv/app/docker-compose.yml".to_owned() },
+            Later {
+                kind: LaterKind::Compose,
+                seen: "containers are described in /srv/app/docker-compose.yml".to_owned(),
+            },
         ],
         units: vec![
             Unit { name: "shop@1".to_owned(), belongs: true },
@@ -99,8 +107,10 @@ fn what_is_suggested_can_be_taken_as_it_is() {
     // The service of the program that has the database open.
     let begin = stub.find("# services:").unwrap();
     let end = begin + stub[begin..].find("\n\n").unwrap();
-    let bare: String = stub[begin..end].lines().map(|line| line.strip_prefix("# ").unwrap().to_owned() + "\n").collect();
-    let stub = format!("{}{bare}{}", &stub[..begin], &stub[end..]).replace("      # - boot: all", "      - boot: all");
+    let bare: String =
+        stub[begin..end].lines().map(|line| line.strip_prefix("# ").unwrap().to_owned() + "\n").collect();
+    let stub = format!("{}{bare}{}", &stub[..begin], &stub[end..])
+        .replace("      # - boot: all", "      - boot: all");
     assert_eq!(parse(&stub).services.names().collect::<Vec<_>>(), ["shopd"]);
     // The check of a port.
     let begin = text.find("  # port-8100:").unwrap();
@@ -113,9 +123,49 @@ fn what_is_suggested_can_be_taken_as_it_is() {
 #[test]
 fn hostile_names_change_nothing_but_themselves() {
     let nasty = [
-        "a b", "a\"b", "a'b", "a\nscenarios: {}", "a\r\n- x", "#a", "- a", "a: b", "a #b", "{a}", "[a", "*a", "&a", "!a", "|", ">",
-        "%a", "@a", "`a`", "true", "null", "~", "1.5", ".inf", "0x10", "${env:HOME}", "ü", "日本", "a\u{2028}b", "a\u{202e}b",
-        "a\tb", "a\u{1b}[2Jb", "a\\b", "all", "\u{85}", "x\u{feff}y", "a,b", "?", "---", "...", "=", "<<", "😀",
+        "a b",
+        "a\"b",
+        "a'b",
+        "a\nscenarios: {}",
+        "a\r\n- x",
+        "#a",
+        "- a",
+        "a: b",
+        "a #b",
+        "{a}",
+        "[a",
+        "*a",
+        "&a",
+        "!a",
+        "|",
+        ">",
+        "%a",
+        "@a",
+        "`a`",
+        "true",
+        "null",
+        "~",
+        "1.5",
+        ".inf",
+        "0x10",
+        "${env:HOME}",
+        "ü",
+        "日本",
+        "a\u{2028}b",
+        "a\u{202e}b",
+        "a\tb",
+        "a\u{1b}[2Jb",
+        "a\\b",
+        "all",
+        "\u{85}",
+        "x\u{feff}y",
+        "a,b",
+        "?",
+        "---",
+        "...",
+        "=",
+        "<<",
+        "😀",
     ];
     for name in nasty {
         let path = format!("/srv/app/{name}");
@@ -136,9 +186,14 @@ fn hostile_names_change_nothing_but_themselves() {
             listeners: vec![Listener { port: 1, program: Some(name.to_owned()), belongs: true }],
             remarks: vec![name.to_owned()],
         };
-        let text = write(&found, &Layout { name: name.to_owned(), ..layout() }).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        let text = write(&found, &Layout { name: name.to_owned(), ..layout() })
+            .unwrap_or_else(|error| panic!("{name:?}: {error}"));
         let plan = parse(&text);
-        assert_eq!((plan.components.len(), plan.services.len(), plan.scenarios.len()), (2, 1, 1), "{name:?}\n{text}");
+        assert_eq!(
+            (plan.components.len(), plan.services.len(), plan.scenarios.len()),
+            (2, 1, 1),
+            "{name:?}\n{text}"
+        );
         let component = plan.components.iter().next().unwrap().1;
         let plan::ComponentKind::Sqlite(sqlite) = &component.kind else { panic!("{text}") };
         assert_eq!(sqlite.sqlite, PathBuf::from(name), "{text}");

@@ -36,10 +36,17 @@ impl Machine {
         let own = std::process::id();
         let numbers = fs::read_dir(proc).into_iter().flatten().flatten();
         let processes = numbers
-            .filter(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(|pid: u32| pid != own))
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok())
+                    .is_some_and(|pid: u32| pid != own)
+            })
             .map(|entry| Process::look(&entry.path(), dirs))
             .collect();
-        let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(proc.join(name)).unwrap_or_default());
+        let tables =
+            ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(proc.join(name)).unwrap_or_default());
         let ports = tables.iter().flat_map(|table| table.lines().filter_map(listening)).collect();
         Self { processes, ports }
     }
@@ -54,7 +61,8 @@ impl Machine {
     pub(super) fn databases(&self, wanted: impl Fn(&Path) -> bool) -> Vec<(PathBuf, Vec<String>)> {
         let files: BTreeSet<&PathBuf> = self.processes.iter().flat_map(|process| &process.files).collect();
         let of_programs = |path: &Path| {
-            path.components().any(|part| part.as_os_str().to_str().is_some_and(|name| super::SKIPPED_DIRS.contains(&name)))
+            path.components()
+                .any(|part| part.as_os_str().to_str().is_some_and(|name| super::SKIPPED_DIRS.contains(&name)))
         };
         files
             .into_iter()
@@ -75,7 +83,11 @@ impl Machine {
         let seen = |process: &Process| {
             let ports: BTreeSet<u16> = self.ports_of(process).collect();
             let at = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-            if at.is_empty() { format!("{} runs", process.program) } else { format!("{} listens at port {at}", process.program) }
+            if at.is_empty() {
+                format!("{} runs", process.program)
+            } else {
+                format!("{} listens at port {at}", process.program)
+            }
         };
         self.processes
             .iter()
@@ -89,9 +101,11 @@ impl Machine {
         for (port, socket) in &self.ports {
             let process = self.processes.iter().find(|process| process.sockets.contains(socket));
             let program = process.map(|process| process.program.clone());
-            let holds = |process: &Process| databases.iter().any(|database| process.files.contains(&database.path));
+            let holds =
+                |process: &Process| databases.iter().any(|database| process.files.contains(&database.path));
             let belongs = process.is_some_and(|process| process.works_here || holds(process));
-            let listener = listeners.entry(*port).or_insert(Listener { port: *port, program: None, belongs: false });
+            let listener =
+                listeners.entry(*port).or_insert(Listener { port: *port, program: None, belongs: false });
             listener.belongs |= belongs;
             listener.program = listener.program.take().or(program);
         }
@@ -107,14 +121,22 @@ impl Process {
     fn look(dir: &Path, dirs: &[PathBuf]) -> Self {
         let program = fs::read(dir.join("comm")).unwrap_or_default();
         let program = String::from_utf8_lossy(&program).trim_end_matches('\n').to_owned();
-        let works_here = fs::read_link(dir.join("cwd")).is_ok_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
+        let works_here =
+            fs::read_link(dir.join("cwd")).is_ok_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
         let (mut files, mut sockets) = (Vec::new(), Vec::new());
         for descriptor in fs::read_dir(dir.join("fd")).into_iter().flatten().flatten() {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            let socket = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            let socket = target
+                .to_str()
+                .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
             match socket {
                 Some(socket) => sockets.push(socket),
-                None if target.is_absolute() && !target.starts_with("/dev") && !target.starts_with("/proc") => files.push(target),
+                None if target.is_absolute()
+                    && !target.starts_with("/dev")
+                    && !target.starts_with("/proc") =>
+                {
+                    files.push(target)
+                }
                 None => {}
             }
         }
@@ -136,7 +158,8 @@ fn listening(line: &str) -> Option<(u16, u64)> {
 
 /// The services in `dir` that somebody wrote there (not a link to the distribution's) and enabled.
 pub(super) fn units(dir: &Path, dirs: &[PathBuf], remarks: &mut Vec<String>) -> Vec<Unit> {
-    let entries: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let entries: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let wanting: Vec<&PathBuf> = entries
         .iter()
         .filter(|path| path.extension().is_some_and(|ending| ending == "wants" || ending == "requires"))
@@ -180,6 +203,7 @@ fn works_in(unit: &str, dirs: &[PathBuf]) -> bool {
         let Some((key, value)) = line.split_once('=') else { return false };
         let first = value.split_ascii_whitespace().next().unwrap_or_default();
         let path = first.trim_start_matches(['-', '@', ':', '+', '!']);
-        matches!(key.trim(), "WorkingDirectory" | "ExecStart") && dirs.iter().any(|dir| Path::new(path).starts_with(dir))
+        matches!(key.trim(), "WorkingDirectory" | "ExecStart")
+            && dirs.iter().any(|dir| Path::new(path).starts_with(dir))
     })
 }

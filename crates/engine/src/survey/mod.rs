@@ -149,18 +149,61 @@ const CONFIG_DEPTH_MAX: usize = 3;
 
 /// Directories whose content is made anew, or belongs to somebody else's program.
 const SKIPPED_DIRS: &[&str] = &[
-    ".cache", ".cargo", ".git", ".hg", ".mozilla", ".npm", ".rustup", ".snapshots", ".svn", ".thunderbird", ".tox",
-    ".venv", "Cache", "Trash", "__pycache__", "chromium", "google-chrome", "lost+found", "node_modules", "venv",
+    ".cache",
+    ".cargo",
+    ".git",
+    ".hg",
+    ".mozilla",
+    ".npm",
+    ".rustup",
+    ".snapshots",
+    ".svn",
+    ".thunderbird",
+    ".tox",
+    ".venv",
+    "Cache",
+    "Trash",
+    "__pycache__",
+    "chromium",
+    "google-chrome",
+    "lost+found",
+    "node_modules",
+    "venv",
 ];
 /// Directories of the distribution below `/var/lib`, and of engines that keep others' files there.
 const SKIPPED_OF_VAR_LIB: &[&str] = &[
-    "NetworkManager", "PackageKit", "apt", "command-not-found", "containerd", "containers", "dnf", "docker", "dpkg",
-    "fwupd", "kubelet", "lifeboat", "man-db", "mlocate", "pacman", "plocate", "rpm", "snapd", "systemd",
+    "NetworkManager",
+    "PackageKit",
+    "apt",
+    "command-not-found",
+    "containerd",
+    "containers",
+    "dnf",
+    "docker",
+    "dpkg",
+    "fwupd",
+    "kubelet",
+    "lifeboat",
+    "man-db",
+    "mlocate",
+    "pacman",
+    "plocate",
+    "rpm",
+    "snapd",
+    "systemd",
 ];
 const CONFIG_DIRS: &[&str] = &["conf", "conf.d", "config", "k8s", "kubernetes", "manifests"];
 const CONFIG_FILES: &[&str] = &[
-    "Caddyfile", "haproxy.cfg", "litestream.yml", "mosquitto.conf", "nginx.conf", "prometheus.yml", "redis.conf",
-    "settings.toml", "supervisord.conf", "traefik.yml",
+    "Caddyfile",
+    "haproxy.cfg",
+    "litestream.yml",
+    "mosquitto.conf",
+    "nginx.conf",
+    "prometheus.yml",
+    "redis.conf",
+    "settings.toml",
+    "supervisord.conf",
+    "traefik.yml",
 ];
 /// What a copy that somebody once made is called at its end.
 const COPY_ENDINGS: &[&str] = &[".bak", ".old", ".orig", ".backup", ".copy", "~"];
@@ -217,7 +260,10 @@ impl Walk<'_> {
             for entry in entries {
                 self.entries += 1;
                 if self.entries > self.survey.entries_max || Instant::now() > self.deadline {
-                    self.remark(format!("stopped in {}: there is more here than is looked at; name the directories", dir.display()));
+                    self.remark(format!(
+                        "stopped in {}: there is more here than is looked at; name the directories",
+                        dir.display()
+                    ));
                     return;
                 }
                 let path = entry.path();
@@ -275,7 +321,10 @@ impl Walk<'_> {
                 self.remark(format!("left out {}: its name is that of a copy", path.display()));
             }
             Ok(Some(_)) if self.candidates.len() >= DATABASES_MAX => {
-                self.remark(format!("left out the database {}: there are more than {DATABASES_MAX}", path.display()));
+                self.remark(format!(
+                    "left out the database {}: there are more than {DATABASES_MAX}",
+                    path.display()
+                ));
             }
             Ok(Some(bytes)) => self.candidates.push((path.to_owned(), bytes)),
             Err(error) => self.remark(format!("could not look at {}: {error}", path.display())),
@@ -297,15 +346,27 @@ impl Walk<'_> {
         let config: Vec<PathBuf> = found.config.iter().filter(|path| alone(path)).cloned().collect();
         let within = |path: &PathBuf| config.iter().any(|other| path != other && path.starts_with(other));
         found.config = config.iter().filter(|path| !within(path)).cloned().collect();
-        let covered: Vec<&PathBuf> = found.databases.iter().map(|database| &database.path).chain(&found.config).chain(&found.env_files).collect();
+        let covered: Vec<&PathBuf> = found
+            .databases
+            .iter()
+            .map(|database| &database.path)
+            .chain(&found.config)
+            .chain(&found.env_files)
+            .collect();
         let companions = |path: &Path| {
             let text = path.as_os_str().as_encoded_bytes();
             [&b"-wal"[..], b"-shm", b"-journal"].iter().any(|end| {
-                text.strip_suffix(*end).is_some_and(|stem| covered.iter().any(|path| path.as_os_str().as_encoded_bytes() == stem))
+                text.strip_suffix(*end).is_some_and(|stem| {
+                    covered.iter().any(|path| path.as_os_str().as_encoded_bytes() == stem)
+                })
             })
         };
-        let others: Vec<PathBuf> =
-            found.others.iter().filter(|path| !covered.contains(path) && !companions(path)).cloned().collect();
+        let others: Vec<PathBuf> = found
+            .others
+            .iter()
+            .filter(|path| !covered.contains(path) && !companions(path))
+            .cloned()
+            .collect();
         found.others = others;
         found.elsewhere = machine.databases(|path| !found.dirs.iter().any(|dir| path.starts_with(dir)));
         found.later.extend(machine.servers());

@@ -48,7 +48,11 @@ pub(crate) fn query(table: &str) -> String {
         && table.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && table.contains('_');
     // A single word may be a keyword such as `order`, so only names with an underscore go without quotes.
-    if plain { format!("select count(*) from {table}") } else { format!("select count(*) from \"{}\"", table.replace('"', "\"\"")) }
+    if plain {
+        format!("select count(*) from {table}")
+    } else {
+        format!("select count(*) from \"{}\"", table.replace('"', "\"\""))
+    }
 }
 
 fn open(path: &Path, live: bool) -> rusqlite::Result<Connection> {

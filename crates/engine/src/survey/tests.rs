@@ -108,8 +108,15 @@ fn what_is_not_looked_at_is_told() {
 fn configuration_is_sorted_from_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     for name in [
-        "docker-compose.yml", "k8s/app.yaml", "web/nginx.conf", ".env", ".env.example", "uploads/cat.jpg",
-        "config/a.toml", "deploy/config/secret/.env", "a/b/c/d/nginx.conf",
+        "docker-compose.yml",
+        "k8s/app.yaml",
+        "web/nginx.conf",
+        ".env",
+        ".env.example",
+        "uploads/cat.jpg",
+        "config/a.toml",
+        "deploy/config/secret/.env",
+        "a/b/c/d/nginx.conf",
     ] {
         write(&dir.path().join(name), "x");
     }
@@ -137,13 +144,20 @@ fn own_enabled_units_are_told_from_the_distributions() {
     let (units, app) = (dir.path().join("units"), dir.path().join("app"));
     fs::create_dir_all(&app).unwrap();
     let app = app.canonicalize().unwrap();
-    write(&units.join("mine.service"), &format!("[Service]\nWorkingDirectory={}\nExecStart=/bin/x --token s3cr3t\n", app.display()));
+    write(
+        &units.join("mine.service"),
+        &format!("[Service]\nWorkingDirectory={}\nExecStart=/bin/x --token s3cr3t\n", app.display()),
+    );
     write(&units.join("other.service"), "[Service]\nExecStart=/usr/bin/other\n");
     write(&units.join("disabled.service"), "[Service]\n");
     let wants = units.join("multi-user.target.wants");
     fs::create_dir_all(&wants).unwrap();
     for name in ["mine", "other", "ssh"] {
-        std::os::unix::fs::symlink(format!("/anywhere/{name}.service"), wants.join(format!("{name}.service"))).unwrap();
+        std::os::unix::fs::symlink(
+            format!("/anywhere/{name}.service"),
+            wants.join(format!("{name}.service")),
+        )
+        .unwrap();
     }
     std::os::unix::fs::symlink("/lib/systemd/system/ssh.service", units.join("ssh.service")).unwrap();
     let survey = Survey { proc: dir.path().join("none"), units, ..Survey::of(vec![app]) };
@@ -179,7 +193,9 @@ impl Holder {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.map_while(|line| line.ok()).find_map(|line| line.split_once("port ")?.1.trim().parse().ok());
+        let port = lines
+            .map_while(|line| line.ok())
+            .find_map(|line| line.split_once("port ")?.1.trim().parse().ok());
         Self(child, port.unwrap())
     }
 }
@@ -193,7 +209,11 @@ impl Drop for Holder {
 
 #[test]
 #[ignore = "is started by Holder::of"]
-#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a helper process is told what to do, and answers")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a helper process is told what to do, and answers"
+)]
 fn holder() {
     let Some(path) = std::env::var_os("LIFEBOAT_TEST_HOLDS") else { return };
     let connection = Connection::open(path).unwrap();

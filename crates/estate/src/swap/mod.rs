@@ -79,14 +79,7 @@ pub type Told<'a> = &'a mut dyn FnMut(Moment, &Move) -> Result<()>;
 /// Fails with [`Error::Swap`] when something is at a name that the run would keep the old under, or when
 /// nothing was restored beside.
 pub fn plan(run: &str, parts: &[Part]) -> Result<SwapPlan> {
-    let parts = parts.iter().map(|part| PartSwap {
-        beside: part.beside.clone(),
-        target: part.target.clone(),
-        kept: appended(&part.target, &format!(".before-{run}")),
-        undone: appended(&part.target, &format!(".undone-{run}")),
-        companions: part.companions.clone(),
-    });
-    let plan = SwapPlan { run: run.to_owned(), parts: parts.collect() };
+    let plan = SwapPlan::of(run, parts);
     for part in &plan.parts {
         if !is_there(&part.beside)? {
             let why = format!("nothing was restored to {}", part.beside.display());
@@ -106,6 +99,18 @@ pub fn plan(run: &str, parts: &[Part]) -> Result<SwapPlan> {
 }
 
 impl SwapPlan {
+    /// The moves for `parts` by the run `run`, before anything was restored and without a look at the disk.
+    pub fn of(run: &str, parts: &[Part]) -> Self {
+        let parts = parts.iter().map(|part| PartSwap {
+            beside: part.beside.clone(),
+            target: part.target.clone(),
+            kept: appended(&part.target, &format!(".before-{run}")),
+            undone: appended(&part.target, &format!(".undone-{run}")),
+            companions: part.companions.clone(),
+        });
+        Self { run: run.to_owned(), parts: parts.collect() }
+    }
+
     /// Carries the plan out, or goes on where an earlier attempt was cut off; done already, it does nothing.
     ///
     /// Fails with [`Error::Swap`] when the disk holds what none of its moves can have left; nothing is

@@ -1,9 +1,8 @@
-//! The estate from outside: real files, real databases, real servers and processes.
+//! Tests of the components against real databases, files and commands.
 
-mod checks;
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
-//! The estate from outside: real databases, files, commands, servers and processes.
+mod checks;
 mod command;
 mod conformance;
 mod files;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::proof::{At, Error};
 
 /// How many orders the database has.
-pub const ORDERS: u64 = 25_000;
+pub const ORDERS: i64 = 25_000;
 /// How many files the configuration has.
 pub const FILES: u64 = 240;
 
@@ -112,7 +112,7 @@ fn fill(path: &Path) -> rusqlite::Result<()> {
     {
         let mut insert = transaction.prepare("insert into orders values (?1, ?2, ?3, ?4)")?;
         for id in 1..=ORDERS {
-            let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+            let mixed = id.wrapping_mul(0x9e37_79b9) & 0x00ff_ffff;
             let note = format!("order {id} of batch {}", mixed % 977);
             insert.execute(params![id, format!("customer-{}", mixed % 4_001), mixed % 90_000, note])?;
         }
@@ -145,7 +145,8 @@ pub fn destroy(root: &Path) -> Result<u64, Error> {
     for name in ["orders.db", "orders.db-wal", "orders.db-shm"] {
         let path = root.join(name);
         if path.exists() {
-            fs::write(&path, b"this is what the disk had instead of the shop's orders").at("overwrite", &path)?;
+            fs::write(&path, b"this is what the disk had instead of the shop's orders")
+                .at("overwrite", &path)?;
             destroyed += 1;
         }
     }

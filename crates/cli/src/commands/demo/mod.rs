@@ -52,6 +52,9 @@ pub struct Args {
     keep: Option<PathBuf>,
 }
 
+/// So many differences are named; more would only scroll by.
+const DIFFERENCES_SHOWN: usize = 10;
+
 /// What was done, with figures as measured.
 #[derive(Debug, Default, Serialize)]
 struct Report {
@@ -84,21 +87,21 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     heading("A small estate")?;
     estate::make(&shop)?;
     let site = open(&place, ui)?;
-    report.orders = estate::ORDERS;
+    report.orders = estate::ORDERS.unsigned_abs();
     report.files = estate::FILES;
     ui.talk(format!(
         "{} orders in a SQLite database behind an HTTP service, {} of configuration, one plan",
         count(report.orders),
         counted(report.files, "file", "files"),
     ))?;
-    expect(recover(&site, "first-start", ui)?)?;
+    expect(&recover(&site, "first-start", ui)?)?;
     let before = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
 
     heading("Backed up by its plan")?;
     let live = Live::new(ui, &site.who, None);
     let backed_up = protect::backup(&site, &[], false, run::conduct(&live));
     drop(live);
-    expect(backed_up?)?;
+    expect(&backed_up?)?;
 
     heading("The disaster")?;
     report.destroyed = estate::destroy(&shop)?;
@@ -119,7 +122,11 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     report.recovery = Some(recovered.record);
     let after = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
     report.rows_are_back = after.0 == before.0;
-    report.files_differing = before.1.differences(&after.1).len() as u64;
+    let differences = before.1.differences(&after.1);
+    report.files_differing = differences.len() as u64;
+    for difference in differences.iter().take(DIFFERENCES_SHOWN) {
+        ui.problem(&difference.path.to_string_lossy(), &difference.what);
+    }
     if report.rows_are_back && report.files_differing == 0 {
         let text = format!(
             "all {} rows and {} files are what they were, by a comparison of its own",
@@ -151,7 +158,7 @@ fn open(place: &Directory, ui: &Ui) -> Result<Site, Failure> {
         .open(&path)
         .and_then(|mut file| std::io::Write::write_all(&mut file, password.as_bytes()));
     written.map_err(|error| Failure::other(format!("failed to write {}: {error}", path.display())))?;
-    let store = Arc::new(Local::open(&place.path.join("repository"))?);
+    let store = Arc::new(Local::open(place.path.join("repository"))?);
     let options =
         InitOptions { chunking: Chunking::Gear, polynomial: None, cost: KEY_COST, author: author() };
     Repository::init(store, password.as_bytes(), &options, Clock::system())?;
@@ -161,8 +168,7 @@ fn open(place: &Directory, ui: &Ui) -> Result<Site, Failure> {
     let plan = estate::plan(&program.to_string_lossy(), free_port()?);
     std::fs::write(&file, plan)
         .map_err(|error| Failure::other(format!("failed to write {}: {error}", file.display())))?;
-    let args =
-        PlanArgs { plan: Some(file), environment: None, state: Some(place.path.join("state")) };
+    let args = PlanArgs { plan: Some(file), environment: None, state: Some(place.path.join("state")) };
     args.open(ui)
 }
 
@@ -183,7 +189,7 @@ fn recover(site: &Site, scenario: &str, ui: &Ui) -> Result<Finished, Failure> {
 }
 
 /// What the rest of the demo stands on must have gone well.
-fn expect(finished: Finished) -> Result<(), Failure> {
+fn expect(finished: &Finished) -> Result<(), Failure> {
     match finished.outcome() {
         Outcome::Verified => Ok(()),
         _ => Err(Failure::other(finished.record.reasons.join("; "))),
@@ -276,7 +282,8 @@ fn is_served(port: u16) -> bool {
         stream.write_all(b"GET /orders HTTP/1.1\r\nHost: shop\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200") && answer.ends_with(&format!("{{\"orders\": {}}}", estate::ORDERS)))
+        Ok(answer.starts_with("HTTP/1.1 200")
+            && answer.ends_with(&format!("{{\"orders\": {}}}", estate::ORDERS)))
     };
     ask().unwrap_or(false)
 }
@@ -296,7 +303,9 @@ impl Report {
             return Verdict::Failed(explained(&recovery.reasons.join("; ")));
         }
         if !self.rows_are_back || self.files_differing > 0 {
-            return Verdict::Failed(explained("what came back is not what was there, and the recovery did not notice"));
+            return Verdict::Failed(explained(
+                "what came back is not what was there, and the recovery did not notice",
+            ));
         }
         match (drill, &self.drill_impossible) {
             (Some(drill), _) if drill.outcome != Outcome::Verified => {
@@ -395,5 +404,6 @@ fn estate_service() -> ::estate::service::Service {
         grace: ::estate::service::GRACE,
         settle: ::estate::service::SETTLE,
     };
-    ::estate::service::Service::new("shop", ::estate::service::Kind::Process(process)).expect("shop is a plain name")
+    ::estate::service::Service::new("shop", ::estate::service::Kind::Process(process))
+        .expect("shop is a plain name")
 }
