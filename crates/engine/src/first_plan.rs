@@ -388,7 +388,8 @@ impl Writer<'_> {
             }
             return None;
         };
-        Some(scalar(text))
+        // A plan refuses a leading `~`, which a shell would replace.
+        Some(if text.starts_with('~') { scalar(&format!("./{text}")) } else { scalar(text) })
     }
 }
 

@@ -10,6 +10,7 @@ mod demo;
 mod harness;
 mod help;
 mod hub;
+mod init;
 mod json;
 mod open;
 mod sabotage;

@@ -299,21 +299,23 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, path: &Path, depth: usize) {
-        if let Some(name) = name_of(path).filter(|_| depth < CONFIG_DEPTH_MAX) {
-            let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
-            let example = [".example", ".sample", ".template", ".dist"].iter().any(|end| name.ends_with(end));
-            if yaml && (name.starts_with("docker-compose") || name.starts_with("compose.")) {
-                self.found.config.push(path.to_owned());
-                let seen = format!("containers are described in {}", path.display());
-                self.found.later.push(Later { kind: LaterKind::Compose, seen });
-            } else if (name == ".env" || name.starts_with(".env.")) && !example {
-                self.found.env_files.push(path.to_owned());
-            } else if CONFIG_FILES.contains(&name) {
-                self.found.config.push(path.to_owned());
-            } else if name == "dump.rdb" || name == "appendonly.aof.manifest" {
-                let seen = format!("its data is in {}", path.display());
-                self.found.later.push(Later { kind: LaterKind::Redis, seen });
-            }
+        let name = name_of(path).unwrap_or_default();
+        let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
+        let example = [".example", ".sample", ".template", ".dist"].iter().any(|end| name.ends_with(end));
+        // At any depth, because a directory that holds one must not be kept with its values.
+        if (name == ".env" || name.starts_with(".env.")) && !example {
+            self.found.env_files.push(path.to_owned());
+        } else if depth >= CONFIG_DEPTH_MAX {
+            // Deeper down it is somebody else's.
+        } else if yaml && (name.starts_with("docker-compose") || name.starts_with("compose.")) {
+            self.found.config.push(path.to_owned());
+            let seen = format!("containers are described in {}", path.display());
+            self.found.later.push(Later { kind: LaterKind::Compose, seen });
+        } else if CONFIG_FILES.contains(&name) {
+            self.found.config.push(path.to_owned());
+        } else if name == "dump.rdb" || name == "appendonly.aof.manifest" {
+            let seen = format!("its data is in {}", path.display());
+            self.found.later.push(Later { kind: LaterKind::Redis, seen });
         }
         match begins_like_a_database(path) {
             Ok(None) => {}
