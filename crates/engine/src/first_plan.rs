@@ -381,13 +381,18 @@ impl Writer<'_> {
     /// A path as the plan writes it; one that is no text cannot be in a plan and is told of instead.
     fn path(&mut self, path: &Path) -> Option<String> {
         let relative = path.strip_prefix(&self.layout.base).ok().filter(|rest| !rest.as_os_str().is_empty());
-        let Some(text) = relative.unwrap_or(path).to_str() else {
-            let remark = format!("left out {}: its name is not UTF-8, and a plan is", path.display());
+        let (text, why) = match relative.unwrap_or(path).to_str() {
+            Some(text) if !text.contains("${") => (text, ""),
+            Some(_) => ("", "a plan takes `${` in a path for something to be looked up"),
+            None => ("", "its name is not UTF-8, and a plan is"),
+        };
+        if text.is_empty() {
+            let remark = format!("left out {}: {why}", path.display());
             if !self.left_out.contains(&remark) {
                 self.left_out.push(remark);
             }
             return None;
-        };
+        }
         // A plan refuses a leading `~`, which a shell would replace.
         Some(if text.starts_with('~') { scalar(&format!("./{text}")) } else { scalar(text) })
     }
