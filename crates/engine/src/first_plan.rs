@@ -386,15 +386,19 @@ impl Writer<'_> {
             Some(_) => ("", "a plan takes `${` in a path for something to be looked up"),
             None => ("", "its name is not UTF-8, and a plan is"),
         };
-        if text.is_empty() {
+        if !why.is_empty() {
             let remark = format!("left out {}: {why}", path.display());
             if !self.left_out.contains(&remark) {
                 self.left_out.push(remark);
             }
             return None;
         }
-        // A plan refuses a leading `~`, which a shell would replace.
-        Some(if text.starts_with('~') { scalar(&format!("./{text}")) } else { scalar(text) })
+        // A plan refuses a leading `~`, which a shell would replace, and text of blanks only.
+        Some(if text.starts_with('~') || text.trim().is_empty() {
+            scalar(&format!("./{text}"))
+        } else {
+            scalar(text)
+        })
     }
 }
 

@@ -181,7 +181,7 @@ fn hostile_names_change_nothing_but_themselves() {
             env_files: vec![format!("{path}.env").into()],
             others: vec![format!("{path}.other").into()],
             later: vec![Later { kind: LaterKind::Redis, seen: name.to_owned() }],
-            units: vec![Unit { name: name.to_owned(), belongs: true }],
+            units: vec![Unit { name: format!("u{name}"), belongs: true }],
             listeners: vec![Listener { port: 1, program: Some(name.to_owned()), belongs: true }],
             remarks: vec![name.to_owned()],
         };
