@@ -135,7 +135,7 @@ impl Process {
                     && !target.starts_with("/dev")
                     && !target.starts_with("/proc") =>
                 {
-                    files.push(target)
+                    files.push(target);
                 }
                 None => {}
             }

@@ -98,7 +98,7 @@ fn what_is_not_looked_at_is_told() {
         return; // Nothing is closed to root.
     }
     let closed = dir.path().join("d");
-    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let found = look_at(dir.path());
     fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     assert!(found.remarks.iter().any(|remark| remark.contains("could not look into")));
@@ -195,7 +195,7 @@ impl Holder {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines
-            .map_while(|line| line.ok())
+            .map_while(std::result::Result::ok)
             .find_map(|line| line.split_once("port ")?.1.trim().parse().ok());
         Self(child, port.unwrap())
     }
