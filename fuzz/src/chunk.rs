@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use repository::chunker::{Chunker, Fixed, Gear, Polynomial, Rabin};
 use repository::crypto::ScryptCost;
 use repository::format::{BlobKind, Chunking, IndexFile, PackedBlob};
+use repository::sidecar::{decode, encode};
 use repository::{Clock, FileKind, Id, InitOptions, Opener, Repository, Sealer, keys};
 use store::{Memory, Store};
 
@@ -60,6 +61,19 @@ pub fn sealed_file(data: &[u8]) {
     let parsed = repository.load_json::<IndexFile>(FileKind::Index, &id);
     assert!(parsed.is_err() || loaded.is_ok());
     repository.store().delete(&object).expect("memory");
+}
+
+/// The plaintext of a sidecar object, as it is and as an envelope before compression: it opens under one name only.
+pub fn sidecar(data: &[u8]) {
+    const NAME: &str = "points/00ff";
+    let mut compressed = vec![2];
+    compressed.extend(zstd::bulk::compress(data, 1).expect("a buffer of the library's own bound suffices"));
+    for plaintext in [data, &compressed] {
+        let Ok(content) = decode(NAME, plaintext) else { continue };
+        assert!(decode("points/00f", plaintext).is_err());
+        assert_eq!(decode(NAME, &encode(NAME, &content)).expect("what we write opens"), content);
+    }
+    assert!(decode("plan", &encode(NAME, data)).is_err());
 }
 
 /// Longest content that is cut here; above the longest chunk, so that it is reached too.

@@ -8,11 +8,15 @@
 mod chunk;
 mod files;
 mod index;
+mod plan_file;
+mod run;
 mod text;
 
-pub use chunk::{blob, chunks, sealed_file};
+pub use chunk::{blob, chunks, sealed_file, sidecar};
 pub use files::{pack_header, small_files, snapshot, tree};
 pub use index::{index_blobs, index_file};
+pub use plan_file::plan;
+pub use run::{journal, run_events};
 pub use text::{name, patterns, time};
 
 use repository::crypto::MasterKey;

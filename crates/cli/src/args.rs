@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{demo, repository};
+use crate::commands::{
+    backup, demo, diagnose, drill, init, order, points, recover, report, repository, restore, rollback,
+    runbook, status, validate, verify,
+};
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
 
 /// Disaster recovery that is rehearsed
 ///
-/// Keeps file trees in an encrypted, deduplicated repository that stock restic can read, check and restore.
+/// One plan file says what there is, how much of it may be lost and how soon it must be back. Lifeboat backs it up, brings it
+/// back in the right order, checks that what came back is what was there, and rehearses that on a twin of this machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "lifeboat",
@@ -26,9 +30,12 @@ Exit codes:
   130  interrupted
 
 Examples:
-  lifeboat demo                                  see it work on this machine
-  lifeboat repository init -r /srv/backup        make a repository
-  lifeboat repository backup -r /srv/backup ~    put your home into it"
+  lifeboat demo                            see it all on this machine, on an estate of its own
+  lifeboat init                            write a first plan for what is in this directory
+  lifeboat backup                          back up what ./lifeboat.yaml protects
+  lifeboat recover server-lost --dry-run   what would be done if the server were lost
+  lifeboat drill server-lost               rehearse it in a twin
+  lifeboat repository backup ~             file trees, without a plan"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -58,7 +65,24 @@ pub struct OutputArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Demo(demo::Args),
+    Init(init::Args),
+    Validate(validate::Args),
+    Backup(backup::Args),
+    Points(points::Args),
+    Restore(restore::Args),
+    Verify(verify::Args),
+    Diagnose(diagnose::Args),
+    Recover(Box<recover::Args>),
+    Drill(drill::Args),
+    Order(order::Args),
+    Rollback(rollback::RollbackArgs),
+    Commit(rollback::CommitArgs),
+    Status(status::Args),
+    Report(report::Args),
+    Runbook(runbook::Args),
     Repository(Box<repository::Args>),
+    #[command(hide = true)]
+    DemoService(demo::service::Args),
 }
 
 impl Command {
@@ -66,7 +90,23 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Demo(_) => "demo",
+            Self::Init(_) => "init",
+            Self::Validate(_) => "validate",
+            Self::Backup(_) => "backup",
+            Self::Points(_) => "points",
+            Self::Restore(_) => "restore",
+            Self::Verify(_) => "verify",
+            Self::Diagnose(_) => "diagnose",
+            Self::Recover(_) => "recover",
+            Self::Drill(_) => "drill",
+            Self::Order(_) => "order",
+            Self::Rollback(_) => "rollback",
+            Self::Commit(_) => "commit",
+            Self::Status(_) => "status",
+            Self::Report(_) => "report",
+            Self::Runbook(_) => "runbook",
             Self::Repository(args) => args.command.name(),
+            Self::DemoService(_) => "demo-service",
         }
     }
 
@@ -74,7 +114,23 @@ impl Command {
     pub fn run(self, ui: &Ui) -> Answer {
         match self {
             Self::Demo(args) => demo::run(&args, ui),
+            Self::Init(args) => init::run(&args, ui),
+            Self::Validate(args) => validate::run(&args, ui),
+            Self::Backup(args) => backup::run(&args, ui),
+            Self::Points(args) => points::run(&args, ui),
+            Self::Restore(args) => restore::run(&args, ui),
+            Self::Verify(args) => verify::run(&args, ui),
+            Self::Diagnose(args) => diagnose::run(&args, ui),
+            Self::Recover(args) => recover::run(&args, ui),
+            Self::Drill(args) => drill::run(&args, ui),
+            Self::Order(args) => order::run(&args, ui),
+            Self::Rollback(args) => rollback::roll_back(&args, ui),
+            Self::Commit(args) => rollback::commit_run(&args, ui),
+            Self::Status(args) => status::run(&args, ui),
+            Self::Report(args) => report::run(&args, ui),
+            Self::Runbook(args) => runbook::run(&args, ui),
             Self::Repository(args) => args.run(ui),
+            Self::DemoService(args) => demo::service::run(&args),
         }
     }
 }

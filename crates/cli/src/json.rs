@@ -29,6 +29,11 @@ pub enum Line<'a> {
     /// The last.
     End(EndLine<'a>),
 
+    /// An entry of a run's journal, as the journal has it.
+    Run { run: &'a str, entry: serde_json::Value },
+    /// A use case's answer: readiness, points, a diagnosis, a preview, the end of a run.
+    Answer { kind: &'static str, answer: serde_json::Value },
+
     /// A repository was made.
     Repository { id: String, location: String },
     /// A snapshot, made or listed.

@@ -9,8 +9,10 @@ mod access;
 mod args;
 mod commands;
 mod environment;
+mod estate;
 mod interrupt;
 mod json;
+mod live;
 mod outcome;
 mod password;
 mod progress;
@@ -18,10 +20,14 @@ mod s3;
 mod table;
 mod ui;
 mod units;
+mod values;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = commands::twin_init::if_asked() {
+        return code;
+    }
     let cli = match args::parse() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -34,6 +34,8 @@ pub enum Verdict {
     Verified,
     NotProven(Explained),
     Failed(Explained),
+    CouldNotRun(Explained),
+    Interrupted(Explained),
 }
 
 /// Why, and what to do.
@@ -66,6 +68,8 @@ impl Done {
 pub enum Failure {
     /// The engine failed while it worked.
     Working(Error),
+    /// A use case could not be carried out.
+    UseCase(engine::Error),
     /// The engine failed before the work began.
     Opening { error: Error, hints: Vec<String> },
     /// What was given makes no sense, or is not there.
@@ -95,6 +99,7 @@ impl Failure {
             }
             Self::Opening { .. } | Self::Usage { .. } => COULD_NOT_RUN,
             Self::Output(_) | Self::Other { .. } => FAILED,
+            Self::UseCase(error) => use_case_code(error),
             Self::Working(error) => match error {
                 Error::NoRepository { .. }
                 | Error::AlreadyExists { .. }
@@ -113,6 +118,9 @@ impl Failure {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Working(error) => hints(error),
+            Self::UseCase(engine::Error::Repository(error)) => hints(error),
+            Self::UseCase(engine::Error::Refused { hint, .. }) => vec![hint.clone()],
+            Self::UseCase(_) => Vec::new(),
             Self::Opening { error, hints: more } => hints(error).into_iter().chain(more.clone()).collect(),
             Self::Usage { hints, .. } | Self::Other { hints, .. } => hints.clone(),
             Self::Output(_) => Vec::new(),
@@ -124,6 +132,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Working(error) | Self::Opening { error, .. } => error.fmt(f),
+            Self::UseCase(error) => error.fmt(f),
             Self::Usage { message, .. } | Self::Other { message, .. } => f.write_str(message),
             Self::Output(error) => write!(f, "failed to write standard output: {error}"),
         }
@@ -152,6 +161,29 @@ impl Relay {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Working(error)
+    }
+}
+
+impl From<engine::Error> for Failure {
+    fn from(error: engine::Error) -> Self {
+        match error {
+            engine::Error::Repository(error) => Self::Working(error),
+            other => Self::UseCase(other),
+        }
+    }
+}
+
+/// Whether a use case was not even tried.
+fn use_case_code(error: &engine::Error) -> u8 {
+    match error {
+        engine::Error::Plan(_)
+        | engine::Error::Unknown(_)
+        | engine::Error::Late(_)
+        | engine::Error::Place(_)
+        | engine::Error::Run(_)
+        | engine::Error::Journal(_)
+        | engine::Error::Refused { .. } => COULD_NOT_RUN,
+        _ => FAILED,
     }
 }
 
@@ -195,6 +227,8 @@ fn hints(error: &Error) -> Vec<String> {
             "wait for the other process with --retry-lock 10m",
             "if that process is surely gone, remove its lock with `lifeboat repository unlock`",
         ],
+        Error::NotAsBefore { .. } => &["take it in anew instead"],
+        Error::SidecarDiffers { .. } => &["run `lifeboat repository check`"],
         Error::LockLost { .. } => &[
             "what was saved so far is safe; see that no clock jumps and nobody runs `unlock --all`, and try again",
         ],

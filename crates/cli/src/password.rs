@@ -13,6 +13,8 @@ pub enum Source {
     File(PathBuf),
     Command(String),
     Variable(String),
+    /// What the plan's `password` referred to.
+    Plan(plan::Secret),
     Prompt,
 }
 
@@ -38,6 +40,7 @@ impl Source {
             Self::File(path) => read_file(path)?,
             Self::Command(command) => run(command)?,
             Self::Variable(name) => environment::bytes(name).unwrap_or_default(),
+            Self::Plan(secret) => secret.expose().as_bytes().to_vec(),
             Self::Prompt => prompt(what, twice)?.into_bytes(),
         };
         if password.is_empty() {
@@ -54,6 +57,7 @@ impl std::fmt::Display for Source {
             Self::File(path) => write!(f, "the password came from the file {}", path.display()),
             Self::Command(command) => write!(f, "the password came from the command `{command}`"),
             Self::Variable(name) => write!(f, "the password came from {name}"),
+            Self::Plan(_) => f.write_str("the password came from where the plan says"),
             Self::Prompt => f.write_str("the password was typed"),
         }
     }

@@ -10,7 +10,9 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use crate::args::OutputArgs;
 use crate::json::{EndLine, Line, SCHEMA};
-use crate::outcome::{Answer, Explained, FAILED, Failure, INTERRUPTED, NOT_PROVEN, VERIFIED, Verdict};
+use crate::outcome::{
+    Answer, COULD_NOT_RUN, Explained, FAILED, Failure, INTERRUPTED, NOT_PROVEN, VERIFIED, Verdict,
+};
 use crate::{environment, outcome};
 
 /// How the program talks.
@@ -120,6 +122,18 @@ impl Ui {
         style.paint(text, self.0.out_colour)
     }
 
+    /// Paints text that goes to standard error.
+    pub fn paint_err(&self, style: Style, text: &str) -> String {
+        style.paint(text, self.0.err_colour)
+    }
+
+    /// Writes a line about what is going on to standard error, unless it is to be quiet.
+    pub fn tell(&self, text: &str) {
+        if !self.0.quiet {
+            self.write_err(text);
+        }
+    }
+
     /// Writes a line of the result for people.
     pub fn line(&self, text: impl AsRef<str>) -> Result<(), Failure> {
         if self.0.json { Ok(()) } else { self.write_out(text.as_ref()) }
@@ -196,11 +210,13 @@ impl Ui {
                 Verdict::Verified => (VERIFIED, "verified", None, done.summary),
                 Verdict::NotProven(why) => (NOT_PROVEN, "not proven", Some(why), done.summary),
                 Verdict::Failed(why) => (FAILED, "failed", Some(why), done.summary),
+                Verdict::CouldNotRun(why) => (COULD_NOT_RUN, "could not run", Some(why), done.summary),
+                Verdict::Interrupted(why) => (INTERRUPTED, "interrupted", Some(why), done.summary),
             },
             Err(failure) => return self.conclude_failure(&failure),
         };
         if let Some(Explained { why, hints }) = &explained {
-            let style = if code == FAILED { Style::Red } else { Style::Yellow };
+            let style = if matches!(code, FAILED | COULD_NOT_RUN) { Style::Red } else { Style::Yellow };
             self.write_err(&format!("{} {why}", style.paint(&format!("{name}:"), self.0.err_colour)));
             self.write_hints(hints);
         }

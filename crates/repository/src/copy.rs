@@ -7,8 +7,12 @@
 //! 1. Data blobs, all of them, and their index.
 //! 2. Trees, and their index. *Up to here: blobs that nothing needs, which a repeated copy does not copy again.*
 //! 3. Snapshots, oldest first. *Those that arrived are whole.*
+//! 4. The sidecar objects `points/<snapshot>` of these snapshots and of those that the target had already, under
+//!    the new names of the snapshots. *What is missing of them, a repeated copy brings.*
+//!
+//! Other sidecar objects tell what happened in the source and to the source, and stay there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::event::{Event, Task};
@@ -41,7 +45,9 @@ pub struct CopyReport {
     pub copied: Vec<(Id, Id)>,
     /// Snapshots that the target had already, with the name there.
     pub known: Vec<(Id, Id)>,
-    /// What was written to the target.
+    /// Objects `points/<snapshot>` that were copied.
+    pub points: u64,
+    /// What was written to the target, points not included.
     pub written: WriterTotals,
 }
 
@@ -74,9 +80,41 @@ pub fn copy(
             report.copied.push((entry.id, save_snapshot(target, &entry)?));
         }
     }
+    report.points = copy_points(source, target, report.copied.iter().chain(&report.known))?;
     target_lock.release()?;
     source_lock.release()?;
     Ok(report)
+}
+
+/// The directory of sidecar objects that belong to one snapshot each and are named after it.
+const POINTS: &str = "points";
+
+/// Copies the points of snapshots, given by their names here and there; one that the target has stays as it is.
+fn copy_points<'a>(
+    source: &Repository,
+    target: &Repository,
+    snapshots: impl Iterator<Item = &'a (Id, Id)>,
+) -> Result<u64> {
+    let names = |repository: &Repository| -> Result<HashSet<String>> {
+        Ok(repository.sidecar_list(POINTS)?.into_iter().map(|(name, _)| name).collect())
+    };
+    let here = names(source)?;
+    if here.is_empty() {
+        return Ok(0);
+    }
+    let there = names(target)?;
+    let mut copied = 0;
+    for (old, new) in snapshots {
+        let (old, new) = (format!("{POINTS}/{old}"), format!("{POINTS}/{new}"));
+        if !here.contains(&old) || there.contains(&new) {
+            continue;
+        }
+        if let Some(point) = source.sidecar_read(&old)? {
+            target.sidecar_create(&new, &point)?;
+            copied += 1;
+        }
+    }
+    Ok(copied)
 }
 
 fn choose_snapshots(

@@ -71,6 +71,22 @@ pub enum Error {
         what: String,
     },
 
+    /// A member of a backup was to be taken over from the snapshot before and cannot be.
+    #[error("{} cannot be taken over from the snapshot before: {why}", path.display())]
+    NotAsBefore {
+        /// Its path in the snapshot.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+
+    /// A sidecar object has other content than the one that was to be created under its name.
+    #[error("{name} is in the repository already, with other content; such an object is never overwritten")]
+    SidecarDiffers {
+        /// Its name, without `lifeboat/`.
+        name: String,
+    },
+
     /// Somebody else holds a lock that excludes this operation.
     #[error("the repository at {location} is locked{}: {lock}", if *.exclusive { " exclusively" } else { "" })]
     Locked {

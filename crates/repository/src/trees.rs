@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -231,12 +231,33 @@ fn enter(
     Ok(())
 }
 
+/// Finds the entry at `path` below `tree`, a directory as any other; its node has what a snapshot says of it.
+///
+/// Fails with [`Error::NoSuchSnapshot`] when there is none, and for `/`, which is no entry of anything.
+pub fn find_entry(reader: &BlobReader<'_>, tree: Id, path: &Path) -> Result<Node> {
+    let missing = || Error::NoSuchSnapshot(format!("the snapshot has no {}", path.display()));
+    let (mut current, mut found) = (Some(tree), None);
+    for name in path.components() {
+        let name = match name {
+            Component::Normal(name) => name.as_bytes(),
+            Component::RootDir | Component::CurDir => continue,
+            Component::ParentDir | Component::Prefix(_) => return Err(missing()),
+        };
+        let nodes = load_tree(reader, &current.ok_or_else(missing)?)?;
+        let node = nodes.into_iter().find(|node| node.name == name).ok_or_else(missing)?;
+        current = node.subtree;
+        found = Some(node);
+    }
+    found
+        .ok_or_else(|| Error::NoSuchSnapshot("the root of a snapshot is no entry; name what is in it".into()))
+}
+
 /// Finds the tree of the directory `path` below the tree `root`, for `SNAPSHOT:PATH`.
 pub fn find_directory(reader: &BlobReader<'_>, root: Id, path: &Path) -> Result<Id> {
     let mut tree = root;
     let mut so_far = PathBuf::from("/");
     for component in path.components() {
-        let std::path::Component::Normal(name) = component else { continue };
+        let Component::Normal(name) = component else { continue };
         so_far.push(name);
         let nodes = load_tree(reader, &tree)?;
         let found = nodes.into_iter().find(|node| node.name == name.as_bytes());

@@ -101,6 +101,8 @@ struct Shared {
     uploads: Mutex<Uploads>,
     idle: Condvar,
     totals: [AtomicU64; 4],
+    /// Buffers of packs that are uploaded: what has been touched once need not be mapped and zeroed again.
+    spares: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Packs on their way, and those that arrived and are not indexed yet.
@@ -146,6 +148,7 @@ impl BlobWriter {
             }),
             idle: Condvar::new(),
             totals: Default::default(),
+            spares: Mutex::default(),
         });
         let (full, waiting) = bounded(WAITING_PACKS);
         let uploaders = (0..repository.store().parallelism().clamp(1, UPLOADS_MAX))
@@ -199,6 +202,9 @@ impl BlobWriter {
         let length = u32::try_from(sealed.len()).expect("chunks are far below 4 GiB");
         let full = {
             let mut packer = shared.packer(kind, &id).lock().expect("no holder panics");
+            if packer.bytes.capacity() == 0 {
+                packer.bytes = shared.spares.lock().expect("no holder panics").pop().unwrap_or_default();
+            }
             packer.push(
                 PackedBlob { kind, id, offset: 0, length, uncompressed_length },
                 sealed,
@@ -301,7 +307,14 @@ impl Shared {
         bytes.extend_from_slice(&header_bytes.to_le_bytes());
         let id = Id::of(&bytes);
         self.lock.check()?;
-        self.repository.store().put(&FileKind::Pack.object(&id), bytes.into())?;
+        let bytes = bytes::Bytes::from(bytes);
+        self.repository.store().put(&FileKind::Pack.object(&id), bytes.clone())?;
+        // A store that keeps what it was given keeps the buffer.
+        if let Ok(bytes) = bytes.try_into_mut() {
+            let mut buffer = Vec::from(bytes);
+            buffer.clear();
+            self.spares.lock().expect("no holder panics").push(buffer);
+        }
         Ok(IndexPack { id, blobs: blobs.into_iter().map(Into::into).collect(), time: None })
     }
 

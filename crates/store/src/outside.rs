@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use crate::{Error, ErrorKind, Object, Result, Store};
+use bytes::Bytes;
 
 /// Hands every request to threads that were started when it was made.
 #[derive(Debug)]

@@ -14,6 +14,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "acl", present: || on_path("setfacl") && on_path("getfacl") },
     // libFuzzer, which the fuzz targets are linked with, is written in C++.
     Package { name: "g++", present: || on_path("c++") },
+    // The application's own hands on a database, in another process.
+    Package { name: "sqlite3", present: || on_path("sqlite3") },
+    // A server for services and checks, and what finds its processes.
+    Package { name: "python3", present: || on_path("python3") },
+    Package { name: "procps", present: || on_path("pgrep") },
     Package { name: "mount", present: || on_path("mount") },
     crate::bench::NEEDED_TO_MEASURE,
 ];

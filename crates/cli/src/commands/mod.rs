@@ -1,4 +1,20 @@
 //! A file per command: its arguments, whose documentation is the help, and what it does with them.
 
+pub mod backup;
 pub mod demo;
+pub mod diagnose;
+pub mod drill;
+pub mod init;
+pub mod order;
+pub mod points;
+pub mod recover;
+pub mod report;
 pub mod repository;
+pub mod restore;
+pub mod rollback;
+pub mod run;
+pub mod runbook;
+pub mod status;
+pub mod twin_init;
+pub mod validate;
+pub mod verify;

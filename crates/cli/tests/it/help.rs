@@ -9,13 +9,29 @@ fn top() {
     --- stdout
     Disaster recovery that is rehearsed
 
-    Keeps file trees in an encrypted, deduplicated repository that stock restic can read, check and
-    restore.
+    One plan file says what there is, how much of it may be lost and how soon it must be back. Lifeboat
+    backs it up, brings it back in the right order, checks that what came back is what was there, and
+    rehearses that on a twin of this machine.
 
     Usage: lifeboat [OPTIONS] <COMMAND>
 
     Commands:
-      demo  See it work: a file tree is made, backed up, damaged, restored and proved
+      demo  See it all: an estate is backed up, destroyed, recovered and rehearsed
+      init  Look at this machine, write a first plan, and make the repository
+      validate  Read the plan and say what is wrong with it
+      backup  Back up what the plan protects
+      points  Show the recovery points that there are
+      restore  Bring one component back
+      verify  Verify what is stored: its structure, all of its data, or a real restore
+      diagnose  Ask the plan's checks, and name the scenario that fits
+      recover  Answer a disaster: run a scenario of the plan
+      drill  Rehearse a scenario in a twin of this machine
+      order  Tell a run what to do, from another terminal
+      rollback  Take back what a run did
+      commit  Throw away what a run kept for a rollback
+      status  Show how ready you are: every objective beside what is measured
+      report  Tell what one run did, showed and measured
+      runbook  Print the plan as a document for people, with the commands to type by hand
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:
@@ -46,9 +62,12 @@ fn top() {
       130  interrupted
 
     Examples:
-      lifeboat demo  see it work on this machine
-      lifeboat repository init -r /srv/backup  make a repository
-      lifeboat repository backup -r /srv/backup ~  put your home into it
+      lifeboat demo  see it all on this machine, on an estate of its own
+      lifeboat init  write a first plan for what is in this directory
+      lifeboat backup  back up what ./lifeboat.yaml protects
+      lifeboat recover server-lost --dry-run  what would be done if the server were lost
+      lifeboat drill server-lost  rehearse it in a twin
+      lifeboat repository backup ~  file trees, without a plan
     --- exit code 0
     ");
     check!(place.run(&["repository", "--help"]), @r"
@@ -358,7 +377,22 @@ fn wrong_usage_cannot_run() {
     Usage: lifeboat [OPTIONS] <COMMAND>
 
     Commands:
-      demo  See it work: a file tree is made, backed up, damaged, restored and proved
+      demo  See it all: an estate is backed up, destroyed, recovered and rehearsed
+      init  Look at this machine, write a first plan, and make the repository
+      validate  Read the plan and say what is wrong with it
+      backup  Back up what the plan protects
+      points  Show the recovery points that there are
+      restore  Bring one component back
+      verify  Verify what is stored: its structure, all of its data, or a real restore
+      diagnose  Ask the plan's checks, and name the scenario that fits
+      recover  Answer a disaster: run a scenario of the plan
+      drill  Rehearse a scenario in a twin of this machine
+      order  Tell a run what to do, from another terminal
+      rollback  Take back what a run did
+      commit  Throw away what a run kept for a rollback
+      status  Show how ready you are: every objective beside what is measured
+      report  Tell what one run did, showed and measured
+      runbook  Print the plan as a document for people, with the commands to type by hand
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:
@@ -379,9 +413,12 @@ fn wrong_usage_cannot_run() {
       130  interrupted
 
     Examples:
-      lifeboat demo  see it work on this machine
-      lifeboat repository init -r /srv/backup  make a repository
-      lifeboat repository backup -r /srv/backup ~  put your home into it
+      lifeboat demo  see it all on this machine, on an estate of its own
+      lifeboat init  write a first plan for what is in this directory
+      lifeboat backup  back up what ./lifeboat.yaml protects
+      lifeboat recover server-lost --dry-run  what would be done if the server were lost
+      lifeboat drill server-lost  rehearse it in a twin
+      lifeboat repository backup ~  file trees, without a plan
     --- exit code 3
     ");
 }

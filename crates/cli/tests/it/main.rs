@@ -9,8 +9,13 @@
 mod demo;
 mod harness;
 mod help;
+mod hub;
+mod init;
 mod json;
 mod open;
+mod resume;
+mod sabotage;
+mod scenarios;
 mod signals;
 mod snapshots;
 mod upkeep;

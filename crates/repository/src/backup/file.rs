@@ -41,7 +41,10 @@ impl FileTask {
     }
 
     fn open(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        rustix::fs::openat(&self.upper, OsStr::from_bytes(&self.name), flags, Mode::empty())
+        // A target may have another name in the snapshot than here.
+        let here = self.path.as_deref().and_then(Path::file_name);
+        let name = here.unwrap_or(OsStr::from_bytes(&self.name));
+        rustix::fs::openat(&self.upper, name, flags, Mode::empty())
     }
 }
 
@@ -163,7 +166,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let pending = self.begin_file(task.path(), task.place.clone(), task.change);
         let has_holes = before.allocated < before.size;
-        match self.read_chunks(worker, &pending, &mut FileBytes { file, has_holes }) {
+        match self.read_chunks(worker, &pending, &self.chunker, &mut FileBytes { file, has_holes }) {
             Err(ReadError::Source(error)) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 // Chunks handed to others refer to a file that will never be finished.
@@ -212,11 +215,14 @@ impl Run<'_> {
         worker: &mut Worker,
         place: Place,
         node: Node,
+        path: PathBuf,
+        chunker: &Chunker,
         reader: &mut dyn Read,
     ) -> std::result::Result<(), ReadError> {
-        let path = place.directory.path.join(OsStr::from_bytes(&node.name));
-        let pending = self.begin_file(path, place, Change::New);
-        let bytes = self.read_chunks(worker, &pending, &mut StreamBytes(reader))?;
+        let was_there = place.directory.earlier(&node.name).any(|before| before.kind == NodeKind::File);
+        let change = if was_there { Change::Changed } else { Change::New };
+        let pending = self.begin_file(path, place, change);
+        let bytes = self.read_chunks(worker, &pending, chunker, &mut StreamBytes(reader))?;
         *pending.node.lock().expect("no holder panics") = Some(Node { size: bytes, ..node });
         self.chunk_saved(&mut worker.sealer, &pending).map_err(ReadError::Repository)
     }
@@ -231,12 +237,13 @@ impl Run<'_> {
         &self,
         worker: &mut Worker,
         file: &Arc<PendingFile>,
+        chunker: &Chunker,
         source: &mut dyn ByteSource,
     ) -> std::result::Result<u64, ReadError> {
         let mut buffer = std::mem::take(&mut worker.buffer);
         buffer.clear();
         let mut reading = Reading { start: 0, ended: false, total: 0, position: 0 };
-        let result = self.read_chunks_with(worker, file, source, &mut buffer, &mut reading);
+        let result = self.read_chunks_with(worker, file, chunker, source, &mut buffer, &mut reading);
         worker.buffer = buffer;
         result.map(|()| reading.total)
     }
@@ -245,6 +252,7 @@ impl Run<'_> {
         &self,
         worker: &mut Worker,
         file: &Arc<PendingFile>,
+        chunker: &Chunker,
         source: &mut dyn ByteSource,
         buffer: &mut Vec<u8>,
         reading: &mut Reading,
@@ -257,7 +265,7 @@ impl Run<'_> {
                     self.save_zero_chunk(worker, file, reading).map_err(ReadError::Repository)?;
                 }
             }
-            match self.chunker.next_cut(&buffer[reading.start..], reading.ended) {
+            match chunker.next_cut(&buffer[reading.start..], reading.ended) {
                 Some(length) => {
                     let chunk = &buffer[reading.start..reading.start + length];
                     self.take_chunk(worker, file, reading.position, chunk).map_err(ReadError::Repository)?;
@@ -265,7 +273,7 @@ impl Run<'_> {
                 }
                 None if reading.ended => return Ok(()),
                 None => {
-                    reading.refill(buffer, source, &self.chunker).map_err(ReadError::Source)?;
+                    reading.refill(buffer, source, chunker).map_err(ReadError::Source)?;
                 }
             }
         }
@@ -347,7 +355,7 @@ impl Run<'_> {
         node: Option<Node>,
     ) -> Result<()> {
         if let Some(node) = &node {
-            self.file_done(path, node, change);
+            self.file_done(path, place.member, node, change);
         }
         self.complete(sealer, place, node)
     }

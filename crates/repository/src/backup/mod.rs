@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod file;
+mod members;
 mod node;
 mod pool;
 mod select;
@@ -29,13 +30,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use members::{Member, MemberContent, MemberTotals, OpenStream, StreamAttributes};
 pub use select::{IfPresent, Selection};
 
 use crate::event::{Context, Event, Task};
 use crate::format::{Snapshot, SnapshotSummary, Time};
 use crate::lock::{Lock, LockOptions, hostname};
 use crate::writer::{BlobWriter, WriterOptions};
-use crate::{Error, FileKind, Id, Index, Repository, Result, SnapshotEntry, SnapshotFilter, Users};
+use crate::{
+    BlobReader, Error, FileKind, Id, Index, Repository, Result, SnapshotEntry, SnapshotFilter, Users,
+};
 
 /// What is backed up.
 pub enum Source<'a> {
@@ -51,6 +55,8 @@ pub enum Source<'a> {
         /// snapshot is written.
         finish: Box<dyn FnOnce() -> std::result::Result<(), String> + Send + 'a>,
     },
+    /// Several things of different kinds, each at a path of the snapshot's own.
+    Members(Vec<Member<'a>>),
 }
 
 /// With what a backup compares to find what has changed.
@@ -133,6 +139,11 @@ pub struct BackupReport {
     pub problems: Vec<SourceProblem>,
     /// Old checkpoints that this backup could start from.
     pub resumed: bool,
+    /// What of each member is in the snapshot, in the order in which the members were given.
+    ///
+    /// The whole content is summed up by the id of the snapshot's tree: the same id means the same bytes, names
+    /// and attributes.
+    pub members: Vec<MemberTotals>,
 }
 
 /// How often a long run saves the trees finished so far.
@@ -178,8 +189,9 @@ fn backup_locked(
     let parent = find_parent(repository, options.parent, &host, &paths)?;
     let checkpoints = checkpoint::find(repository, options.parent, &host, &paths)?;
     let index = Arc::new(Index::load(repository, context)?);
+    let before = parent.as_ref().map(|parent| parent.snapshot.tree);
     let mut parents: Vec<Id> = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tree).collect();
-    parents.extend(parent.as_ref().map(|parent| parent.snapshot.tree));
+    parents.extend(before);
 
     context.tell(Event::Begin(Task::Backup));
     let writer = BlobWriter::new(repository, Arc::clone(&index), lock, options.writer);
@@ -199,14 +211,21 @@ fn backup_locked(
         program_version: options.program_version.clone(),
         summary: None,
     };
+    let member_paths = source.member_paths();
     let run = walk::Run::new(repository, &index, &writer, options, users, parents, context)?;
+    let save_checkpoint = |tree| checkpoint::save(repository, &writer, &snapshot, tree);
     let saved = match source {
-        Source::Paths(paths) => {
-            run.paths(&paths, |tree| checkpoint::save(repository, &writer, &snapshot, tree))
-        }
+        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, 0, save_checkpoint),
         Source::Stream { name, reader, finish } => run.stream(&name, reader, finish),
+        Source::Members(members) => {
+            let reader = BlobReader::new(repository, &index);
+            let before = members::Before { repository, reader: &reader, tree: before, context };
+            run.targets(members::arrange(members, &before)?, member_paths.len(), save_checkpoint)
+        }
     };
     let walk::Finished { tree, counts, problems } = saved?;
+    let members = member_paths.into_iter().zip(counts.members());
+    let members = members.map(|(path, totals)| totals.of_member(path)).collect::<Vec<_>>();
     let totals = writer.finish()?;
     snapshot.tree = tree;
     let summary = counts.summary(start, repository.now(), totals);
@@ -217,7 +236,7 @@ fn backup_locked(
     let resumed = !checkpoints.is_empty();
     checkpoint::remove(repository, &snapshot)?;
     context.tell(Event::End(Task::Backup));
-    Ok(BackupReport { snapshot: SnapshotEntry { id, snapshot }, summary, problems, resumed })
+    Ok(BackupReport { snapshot: SnapshotEntry { id, snapshot }, summary, problems, resumed, members })
 }
 
 impl Source<'_> {
@@ -225,6 +244,7 @@ impl Source<'_> {
     fn snapshot_paths(&self) -> Result<Vec<String>> {
         let paths = match self {
             Self::Stream { name, .. } => vec![PathBuf::from("/").join(name)],
+            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
             Self::Paths(paths) => paths
                 .iter()
                 .map(|path| std::path::absolute(path).map_err(|error| Error::io("resolve", path, error)))
@@ -235,6 +255,15 @@ impl Source<'_> {
         paths.sort_unstable();
         paths.dedup();
         Ok(paths)
+    }
+}
+
+impl Source<'_> {
+    fn member_paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
+            Self::Paths(_) | Self::Stream { .. } => Vec::new(),
+        }
     }
 }
 

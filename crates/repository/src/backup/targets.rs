@@ -8,17 +8,35 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::format::Node;
 use crate::{Error, Result};
 
+use super::members::{StreamSource, Totals};
+
 /// A place in the upper part of the tree.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Target {
-    /// Where it is on this machine; absolute.
+#[derive(Default)]
+pub(super) struct Target<'a> {
+    /// Where it is on this machine; absolute. For a stream, where it is in the snapshot.
     pub path: PathBuf,
-    /// Whether it is backed up whole.
-    pub whole: bool,
-    /// Otherwise, what leads on to targets, in the order of raw names.
-    pub children: BTreeMap<Vec<u8>, Target>,
+    /// What is taken in whole here, if it is a target.
+    pub whole: Option<Whole<'a>>,
+    /// The member that it is, by its number.
+    pub member: Option<usize>,
+    /// What leads on to targets; of a target that is a directory, what stands in place of what it holds.
+    pub children: Children<'a>,
+}
+
+/// What leads on to targets below one place, in the order of raw names.
+pub(super) type Children<'a> = BTreeMap<Vec<u8>, Target<'a>>;
+
+/// What is taken in whole at a place.
+pub(super) enum Whole<'a> {
+    /// The file or directory of this machine at the target's path.
+    Host,
+    /// A file that is read from a stream.
+    Stream(Box<StreamSource<'a>>),
+    /// What the snapshot before has, and the totals of that.
+    AsBefore(Box<Node>, Totals),
 }
 
 /// Removes `.` and resolves `..` by its text, as restic does.
@@ -43,7 +61,7 @@ pub(super) fn clean(path: &Path) -> PathBuf {
 /// Arranges `paths` in a tree.
 ///
 /// Fails when two of them would stand at the same place of it.
-pub(super) fn arrange(paths: &[PathBuf]) -> Result<Target> {
+pub(super) fn arrange<'a>(paths: &[PathBuf]) -> Result<Target<'a>> {
     let mut root = Target::default();
     for path in paths {
         let absolute = std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))?;
@@ -76,12 +94,12 @@ fn list(path: &Path) -> Result<Vec<OsString>> {
         .collect()
 }
 
-impl Target {
+impl Target<'_> {
     fn insert(&mut self, base: &Path, names: &[OsString]) -> Result<()> {
         let (mut place, mut path) = (self, base.to_owned());
         for (position, name) in names.iter().enumerate() {
             path.push(name);
-            if place.whole {
+            if place.whole.is_some() {
                 // An upper directory is backed up whole and this is in it.
                 return Ok(());
             }
@@ -94,7 +112,7 @@ impl Target {
             }
             place.path.clone_from(&path);
             if position + 1 == names.len() {
-                place.whole = true;
+                place.whole = Some(Whole::Host);
                 place.children.clear();
             }
         }
@@ -106,10 +124,10 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn leaves(target: &Target, at: &str, found: &mut Vec<String>) {
+    fn leaves(target: &Target<'_>, at: &str, found: &mut Vec<String>) {
         for (name, child) in &target.children {
             let at = format!("{at}/{}", String::from_utf8_lossy(name));
-            if child.whole {
+            if child.whole.is_some() {
                 let path = child.path.strip_prefix(std::env::current_dir().unwrap()).unwrap_or(&child.path);
                 found.push(format!("{at} = {}", path.display()));
             }

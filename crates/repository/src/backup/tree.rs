@@ -26,6 +26,8 @@ pub(super) struct PendingDir {
 pub(super) struct Place {
     pub directory: Arc<PendingDir>,
     pub slot: usize,
+    /// The member that the entry is or lies in, by its number.
+    pub member: Option<usize>,
 }
 
 /// A directory in an earlier snapshot.
@@ -85,6 +87,11 @@ impl PendingDir {
         })
     }
 
+    /// The member that it is or lies in.
+    pub fn member(&self) -> Option<usize> {
+        self.place.as_ref().and_then(|place| place.member)
+    }
+
     fn put(&self, slot: usize, node: Option<Node>) -> bool {
         let mut slots = self.slots.lock().expect("no holder panics");
         slots.entries[slot] = node.map_or(Slot::Missing, |node| Slot::Done(Box::new(node)));
@@ -136,7 +143,7 @@ impl Run<'_> {
         };
         let is_same = directory.earlier.first().is_some_and(|earlier| earlier.tree == tree);
         if directory.listed {
-            self.counts.directory(!directory.earlier.is_empty(), is_same);
+            self.counts.directory(directory.member(), !directory.earlier.is_empty(), is_same);
         }
         Ok(tree)
     }

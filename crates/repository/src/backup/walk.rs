@@ -23,9 +23,10 @@ use crate::writer::{BlobWriter, WriterTotals};
 use crate::{Error, Id, Index, Repository, Result, Sealer, Users};
 
 use super::file::{ChunkTask, FileTask, ReadError, ZeroChunk};
+use super::members::{MemberCounts, StreamTask, Streams, Totals};
 use super::node::{self, Metadata};
 use super::pool::Pool;
-use super::targets::{self, Target};
+use super::targets::{self, Children, Target};
 use super::tree::{Earlier, PendingDir, Place, Slot};
 use super::{BackupOptions, CHECKPOINT_EVERY, ProblemKind, SourceProblem};
 
@@ -34,7 +35,9 @@ pub(super) struct Run<'a> {
     pub options: &'a BackupOptions,
     pub context: Context<'a>,
     pub writer: &'a BlobWriter,
-    pub pool: Pool<Task>,
+    pub pool: Pool<Task<'a>>,
+    /// Streams of members.
+    pub streams: Mutex<Streams<'a>>,
     pub chunker: Arc<Chunker>,
     pub counts: Counts,
     pub threads: usize,
@@ -60,17 +63,19 @@ pub(super) struct Worker {
 }
 
 /// The unit of work.
-pub(super) enum Task {
+pub(super) enum Task<'a> {
     /// List a directory.
-    Directory(DirectoryTask),
+    Directory(DirectoryTask<'a>),
     /// Read a file.
     File(FileTask),
     /// Save a chunk.
     Chunk(ChunkTask),
+    /// Read a member's stream.
+    Stream(Box<StreamTask<'a>>),
 }
 
 /// A directory that is to be listed.
-pub(super) struct DirectoryTask {
+pub(super) struct DirectoryTask<'a> {
     place: Place,
     /// The directory above, when that was listed; closed with the last task that needs it.
     upper: Option<Arc<OwnedFd>>,
@@ -78,6 +83,8 @@ pub(super) struct DirectoryTask {
     name: Box<[u8]>,
     /// The file system to stay on, when the walk stays on one.
     device: Option<u64>,
+    /// Members that stand in place of what it holds, and what leads to them.
+    inner: Children<'a>,
 }
 
 /// An open directory, its node, and the names in it in order.
@@ -111,6 +118,7 @@ impl<'a> Run<'a> {
             context,
             writer,
             pool: Pool::new(),
+            streams: Mutex::default(),
             small_file_bytes_max: chunker.min_bytes().min(ZERO_RUN_BYTES) as u64,
             counts: Counts::default(),
             threads: options.threads.unwrap_or(cores).max(1),
@@ -126,13 +134,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Backs up `paths`; calls `checkpoint` now and then, and when interrupted, with the tree finished so far.
-    pub fn paths(self, paths: &[PathBuf], checkpoint: impl Fn(Id) -> Result<()>) -> Result<Finished> {
-        let target = targets::arrange(paths)?;
+    /// Backs up what leads on from `target`, the root, and among it so many members.
+    ///
+    /// Calls `checkpoint` now and then, and when interrupted, with the tree finished so far.
+    pub fn targets(
+        mut self,
+        target: Target<'a>,
+        members: usize,
+        checkpoint: impl Fn(Id) -> Result<()>,
+    ) -> Result<Finished> {
+        self.counts.members.resize_with(members, MemberCounts::default);
         let mut worker = self.worker();
         let earlier = self.earlier_trees(self.parents.iter().copied());
         let root = PendingDir::new(PathBuf::from("/"), false, earlier, root_node(), None);
-        self.upper(&mut worker, &root, target)?;
+        self.upper(&mut worker, &root, target.children)?;
+        // Last, so that they are begun first: whoever streams may hold something open for it.
+        self.start_streams();
         let run = &self;
         std::thread::scope(|scope| {
             for number in 0..run.threads {
@@ -191,7 +208,7 @@ impl<'a> Run<'a> {
         directory.fill(vec![Slot::Waiting]);
         for name in names {
             let node = made_up(name, NodeKind::Dir, now);
-            let place = Place { directory: Arc::clone(&directory), slot: 0 };
+            let place = Place { directory: Arc::clone(&directory), slot: 0, member: None };
             directory = PendingDir::new(
                 directory.path.join(OsStr::from_bytes(name)),
                 false,
@@ -202,7 +219,7 @@ impl<'a> Run<'a> {
             directory.fill(vec![Slot::Waiting]);
         }
         let node = made_up(file_name, NodeKind::File, now);
-        let place = Place { directory, slot: 0 };
+        let place = Place { directory, slot: 0, member: None };
         let mut worker = self.worker();
         self.expect(1, 0);
         self.pool.hold();
@@ -213,7 +230,7 @@ impl<'a> Run<'a> {
                     self.pool.work(|task| self.perform(&mut worker, task));
                 });
             }
-            let read = self.stream_file(&mut worker, place, node, &mut *reader);
+            let read = self.stream_file(&mut worker, place, node, name.clone(), &self.chunker, &mut *reader);
             self.pool.release();
             if read.is_err() {
                 self.pool.stop();
@@ -263,11 +280,12 @@ impl<'a> Run<'a> {
         *self.root.lock().expect("no holder panics") = Some(tree);
     }
 
-    fn perform(&self, worker: &mut Worker, task: Task) {
+    fn perform(&self, worker: &mut Worker, task: Task<'a>) {
         let result = self.context.check().and_then(|()| match task {
             Task::Directory(task) => self.directory(worker, task),
             Task::File(task) => self.file(worker, &task),
             Task::Chunk(task) => self.chunk(worker, task),
+            Task::Stream(task) => self.member_stream(worker, *task),
         });
         if let Err(error) = result {
             self.fail(error);
@@ -290,7 +308,7 @@ impl<'a> Run<'a> {
         self.problem(path, ProblemKind::Changed, &error);
     }
 
-    fn expect(&self, items: u64, bytes: u64) {
+    pub fn expect(&self, items: u64, bytes: u64) {
         self.context.tell(Event::Expect { task: EventTask::Backup, items, bytes });
     }
 
@@ -299,42 +317,46 @@ impl<'a> Run<'a> {
     }
 
     /// Tells and counts a file that was read.
-    pub fn file_done(&self, path: &Path, node: &Node, change: Change) {
-        self.counts.file(change, node.size);
+    pub fn file_done(&self, path: &Path, member: Option<usize>, node: &Node, change: Change) {
+        self.counts.file(member, change, node.size);
         self.advance(1, 0);
         self.context.tell(Event::Item { path, change, bytes: node.size });
     }
 
     /// Sets up the part of the tree above the targets and pushes the targets themselves.
-    fn upper(&self, worker: &mut Worker, directory: &Arc<PendingDir>, target: Target) -> Result<()> {
-        let mut entries = Vec::new();
-        let mut below = Vec::new();
-        for (name, child) in target.children {
-            entries.push(Slot::Waiting);
-            below.push((name, child));
-        }
-        if directory.fill(entries) {
+    fn upper(&self, worker: &mut Worker, directory: &Arc<PendingDir>, children: Children<'a>) -> Result<()> {
+        if directory.fill(children.iter().map(|_| Slot::Waiting).collect()) {
             return self.finish(&mut worker.sealer, directory);
         }
-        for (slot, (name, child)) in below.into_iter().enumerate() {
-            let place = Place { directory: Arc::clone(directory), slot };
-            if child.whole {
-                self.whole(worker, place, &name, child.path)?;
-                continue;
-            }
-            match self.upper_node(&name, &child.path) {
-                Ok(node) => {
-                    let earlier = self.earlier_of(directory, &name);
-                    let directory = PendingDir::new(child.path.clone(), false, earlier, node, Some(place));
-                    self.upper(worker, &directory, child)?;
-                }
-                Err(error) => {
-                    self.problem(child.path, ProblemKind::Unreadable, &std::io::Error::from(error));
-                    self.complete(&mut worker.sealer, &place, None)?;
-                }
-            }
+        for (slot, (name, child)) in children.into_iter().enumerate() {
+            let member = child.member.or(directory.member());
+            let place = Place { directory: Arc::clone(directory), slot, member };
+            self.target(worker, place, &name, child)?;
         }
         Ok(())
+    }
+
+    /// Sets up a directory that leads on to targets and is not itself listed.
+    pub fn leads_on(
+        &self,
+        worker: &mut Worker,
+        place: Place,
+        name: &[u8],
+        path: PathBuf,
+        children: Children<'a>,
+    ) -> Result<()> {
+        let node = match self.upper_node(name, &path) {
+            Ok(node) => node,
+            // The paths of a snapshot of members need not be paths of this machine.
+            Err(_) if self.counts.has_members() => made_up(name, NodeKind::Dir, Time::default()),
+            Err(error) => {
+                self.problem(path, ProblemKind::Unreadable, &std::io::Error::from(error));
+                return self.complete(&mut worker.sealer, &place, None);
+            }
+        };
+        let earlier = self.earlier_of(&place.directory, name);
+        let directory = PendingDir::new(path, false, earlier, node, Some(place));
+        self.upper(worker, &directory, children)
     }
 
     /// The node of a directory on the way to a target; a link to a directory stands for that directory.
@@ -343,32 +365,59 @@ impl<'a> Run<'a> {
         Ok(node::look(&fd, OsStr::new(""))?.node(name, &self.users, self.options.with_atime))
     }
 
-    /// Begins a target.
-    fn whole(&self, worker: &mut Worker, place: Place, name: &[u8], path: PathBuf) -> Result<()> {
+    /// Begins a target that is a file or directory of this machine.
+    pub fn whole(
+        &self,
+        worker: &mut Worker,
+        place: Place,
+        name: &[u8],
+        path: PathBuf,
+        inner: Children<'a>,
+    ) -> Result<()> {
         if self.options.selection.excludes_path(&path) {
-            return self.complete(&mut worker.sealer, &place, None);
+            return self.left_out(worker, place, name, path, inner);
         }
         let metadata = match node::look(rustix::fs::CWD, path.as_os_str()) {
             Ok(metadata) => metadata,
             Err(error) => {
-                self.problem(path, ProblemKind::Unreadable, &std::io::Error::from(error));
-                return self.complete(&mut worker.sealer, &place, None);
+                self.problem(path.clone(), ProblemKind::Unreadable, &std::io::Error::from(error));
+                return self.left_out(worker, place, name, path, inner);
             }
         };
         let device = self.options.selection.one_file_system.then_some(metadata.device);
         match metadata.kind {
             NodeKind::Dir => {
-                let task = DirectoryTask { place, upper: None, path, name: name.into(), device };
+                let task = DirectoryTask { place, upper: None, path, name: name.into(), device, inner };
                 self.pool.push([Task::Directory(task)]);
                 Ok(())
+            }
+            _ if !inner.is_empty() => {
+                let path = path.display();
+                Err(Error::Refused(format!("{path} is no directory, yet another member is to lie in it")))
             }
             // Anything else is looked at in its directory, as if it were found by listing that.
             _ => self.lone_entry(worker, place, name, path),
         }
     }
 
+    /// Completes a target that is not taken, but for the members in it.
+    fn left_out(
+        &self,
+        worker: &mut Worker,
+        place: Place,
+        name: &[u8],
+        path: PathBuf,
+        inner: Children<'a>,
+    ) -> Result<()> {
+        if inner.is_empty() {
+            return self.complete(&mut worker.sealer, &place, None);
+        }
+        self.leads_on(worker, place, name, path, inner)
+    }
+
     fn lone_entry(&self, worker: &mut Worker, place: Place, name: &[u8], path: PathBuf) -> Result<()> {
         let upper = path.parent().unwrap_or(Path::new("/"));
+        let here = path.file_name().map_or(name, OsStr::as_bytes);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(upper, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -378,10 +427,11 @@ impl<'a> Run<'a> {
             }
         };
         let earlier = place.directory.earlier(name).cloned().collect::<Vec<_>>();
-        let found = self.entry(upper, &fd, name, None, earlier.iter());
+        let found = self.entry(upper, &fd, here, None, earlier.iter());
         match found {
-            Found::Node(node) => {
-                self.counts.lone_entry();
+            Found::Node(mut node) => {
+                node.name = name.to_vec();
+                self.lone_node(place.member, &node);
                 self.complete(&mut worker.sealer, &place, Some(*node))
             }
             Found::Left => self.complete(&mut worker.sealer, &place, None),
@@ -400,20 +450,33 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn directory(&self, worker: &mut Worker, task: DirectoryTask) -> Result<()> {
+    /// Counts a target that needs no reading and is no directory.
+    fn lone_node(&self, member: Option<usize>, node: &Node) {
+        if node.kind != NodeKind::File {
+            return self.counts.lone_entry(member);
+        }
+        self.expect(1, node.size);
+        self.counts.unchanged(member, 1, node.size);
+        self.advance(1, node.size);
+    }
+
+    fn directory(&self, worker: &mut Worker, task: DirectoryTask<'a>) -> Result<()> {
         self.context.tell(Event::Current(&task.path));
         match self.list(&task) {
             Ok((fd, node, names)) => self.entries(worker, task, fd, node, names),
             Err(error) => {
                 let kind =
                     if error == Errno::NOENT { ProblemKind::Vanished } else { ProblemKind::Unreadable };
-                self.problem(task.path, kind, &std::io::Error::from(error));
-                self.complete(&mut worker.sealer, &task.place, None)
+                self.problem(task.path.clone(), kind, &std::io::Error::from(error));
+                let DirectoryTask { place, name, path, inner, .. } = task;
+                self.left_out(worker, place, &name, path, inner)?;
+                self.start_streams();
+                Ok(())
             }
         }
     }
 
-    fn list(&self, task: &DirectoryTask) -> rustix::io::Result<Listed> {
+    fn list(&self, task: &DirectoryTask<'a>) -> rustix::io::Result<Listed> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |flags| match &task.upper {
             Some(upper) => rustix::fs::openat(upper, OsStr::from_bytes(&task.name), flags, Mode::empty()),
@@ -442,20 +505,40 @@ impl<'a> Run<'a> {
     fn entries(
         &self,
         worker: &mut Worker,
-        task: DirectoryTask,
+        mut task: DirectoryTask<'a>,
         fd: OwnedFd,
         node: Node,
-        names: Vec<Box<[u8]>>,
+        mut names: Vec<Box<[u8]>>,
     ) -> Result<()> {
+        let mut inner = std::mem::take(&mut task.inner);
+        if !inner.is_empty() {
+            names.extend(inner.keys().map(|name| name.as_slice().into()));
+            names.sort_unstable();
+            names.dedup();
+        }
         let earlier = self.earlier_of(&task.place.directory, &task.name);
         let directory = PendingDir::new(task.path, true, earlier, node, Some(task.place));
         let mut slots = Vec::with_capacity(names.len());
         let mut files = Vec::new();
         let mut directories = Vec::new();
+        let mut targets = Vec::new();
         let (mut known, mut known_bytes, mut new_bytes) = (0, 0, 0);
         for name in names {
-            let found = self.entry(&directory.path, &fd, &name, task.device, directory.earlier(&name));
             let slot = slots.len();
+            let found = match inner.remove(&*name) {
+                Some(target) if self.is_walked(&directory.path, &fd, &name, &target) => {
+                    let path = directory.path.join(OsStr::from_bytes(&name));
+                    directories.push((slot, name, path, target.children));
+                    slots.push(Slot::Waiting);
+                    continue;
+                }
+                Some(target) => {
+                    targets.push((slot, name, target));
+                    slots.push(Slot::Waiting);
+                    continue;
+                }
+                None => self.entry(&directory.path, &fd, &name, task.device, directory.earlier(&name)),
+            };
             match found {
                 Found::Left => {}
                 Found::Node(node) => {
@@ -471,30 +554,45 @@ impl<'a> Run<'a> {
                     slots.push(Slot::Waiting);
                 }
                 Found::Directory(path) => {
-                    directories.push((slot, name, path));
+                    directories.push((slot, name, path, Children::new()));
                     slots.push(Slot::Waiting);
                 }
             }
         }
         self.expect(known + files.len() as u64, known_bytes + new_bytes);
-        self.counts.unchanged(known, known_bytes);
+        self.counts.unchanged(directory.member(), known, known_bytes);
         self.advance(known, known_bytes);
         if directory.fill(slots) {
             return self.finish(&mut worker.sealer, &directory);
         }
         let fd = Arc::new(fd);
-        let place = |slot| Place { directory: Arc::clone(&directory), slot };
+        let place = |slot| Place { directory: Arc::clone(&directory), slot, member: directory.member() };
+        for (slot, name, mut target) in targets {
+            if target.whole.is_none() {
+                target.path = directory.path.join(OsStr::from_bytes(&name));
+            }
+            let member = target.member.or(directory.member());
+            self.target(worker, Place { member, ..place(slot) }, &name, target)?;
+        }
         let upper = || Arc::clone(&fd);
         // The last pushed is done first: files before directories, both in the order of their names.
-        let directories = directories.into_iter().rev().map(|(slot, name, path)| {
+        let directories = directories.into_iter().rev().map(|(slot, name, path, inner)| {
             let (place, upper, device) = (place(slot), Some(upper()), task.device);
-            Task::Directory(DirectoryTask { place, upper, path, name, device })
+            Task::Directory(DirectoryTask { place, upper, path, name, device, inner })
         });
         let files = files.into_iter().rev().map(|(slot, name, metadata, change)| {
             Task::File(FileTask { place: place(slot), upper: upper(), name, path: None, metadata, change })
         });
         self.pool.push(directories.chain(files));
+        self.start_streams();
         Ok(())
+    }
+
+    /// Whether what only leads to members in a directory that is walked is itself such a directory.
+    fn is_walked(&self, upper: &Path, fd: &OwnedFd, name: &[u8], target: &Target<'_>) -> bool {
+        let name = OsStr::from_bytes(name);
+        let is_directory = || node::look(fd, name).is_ok_and(|metadata| metadata.kind == NodeKind::Dir);
+        target.whole.is_none() && is_directory() && !self.options.selection.excludes_path(&upper.join(name))
     }
 
     /// Looks at one entry and decides what is to be done with it.
@@ -663,12 +761,29 @@ pub(super) struct Counts {
     directories: [AtomicU64; 3],
     lone_entries: AtomicU64,
     bytes: AtomicU64,
+    /// The same for each member.
+    members: Vec<MemberCounts>,
 }
 
 impl Counts {
+    pub fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = Totals> {
+        self.members.iter().map(MemberCounts::totals)
+    }
+
+    fn of_member(&self, member: Option<usize>, found: Totals) {
+        if let Some(member) = member {
+            self.members[member].add(found);
+        }
+    }
+
     /// Counts a target that is neither file nor directory.
-    fn lone_entry(&self) {
+    fn lone_entry(&self, member: Option<usize>) {
         self.lone_entries.fetch_add(1, Ordering::Relaxed);
+        self.of_member(member, Totals { others: 1, ..Totals::default() });
     }
 
     fn found_anything(&self) -> bool {
@@ -676,23 +791,35 @@ impl Counts {
         counters.map(|counter| counter.load(Ordering::Relaxed)).sum::<u64>() > 0
     }
 
-    fn file(&self, change: Change, bytes: u64) {
+    fn file(&self, member: Option<usize>, change: Change, bytes: u64) {
         self.files[change as usize].fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.of_member(member, Totals { files: 1, bytes, ..Totals::default() });
     }
 
-    fn unchanged(&self, files: u64, bytes: u64) {
+    fn unchanged(&self, member: Option<usize>, files: u64, bytes: u64) {
         self.files[Change::Unchanged as usize].fetch_add(files, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.of_member(member, Totals { files, bytes, ..Totals::default() });
     }
 
-    pub fn directory(&self, was_there: bool, is_same: bool) {
+    /// Counts a member that is taken over from the snapshot before.
+    pub fn as_before(&self, member: Option<usize>, totals: Totals) {
+        self.files[Change::Unchanged as usize].fetch_add(totals.files, Ordering::Relaxed);
+        self.directories[Change::Unchanged as usize].fetch_add(totals.dirs, Ordering::Relaxed);
+        self.lone_entries.fetch_add(totals.others, Ordering::Relaxed);
+        self.bytes.fetch_add(totals.bytes, Ordering::Relaxed);
+        self.of_member(member, totals);
+    }
+
+    pub fn directory(&self, member: Option<usize>, was_there: bool, is_same: bool) {
         let change = match (was_there, is_same) {
             (false, _) => Change::New,
             (true, false) => Change::Changed,
             (true, true) => Change::Unchanged,
         };
         self.directories[change as usize].fetch_add(1, Ordering::Relaxed);
+        self.of_member(member, Totals { dirs: 1, ..Totals::default() });
     }
 
     pub fn summary(&self, start: Time, end: Time, added: WriterTotals) -> SnapshotSummary {

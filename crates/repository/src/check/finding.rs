@@ -176,6 +176,15 @@ pub enum Finding {
         /// How many of them are in packs that are marked for deletion, from where a prune takes them back.
         marked: usize,
     },
+    /// What Lifeboat keeps beside the snapshots, such as a proof or the facts of a recovery point, and what
+    /// cannot be read.
+    #[error("sidecar object {name} cannot be read: {why}")]
+    SidecarDamaged {
+        /// Its name, without `lifeboat/`.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// Blobs that are stored more than once.
     #[error("{blobs} blobs are stored more than once; the copies take {bytes} bytes")]
     BlobsDuplicate {
@@ -233,7 +242,8 @@ impl Finding {
             | Self::PackSize { .. }
             | Self::PackDamaged { .. }
             | Self::TreeUnreadable { .. }
-            | Self::DataMissing { .. } => Severity::Error,
+            | Self::DataMissing { .. }
+            | Self::SidecarDamaged { .. } => Severity::Error,
             Self::NodeInvalid { fault: NodeFault::Size { .. }, .. } => Severity::Warning,
             Self::NodeInvalid { .. } => Severity::Error,
             Self::KeyDamaged { .. }
@@ -267,7 +277,7 @@ impl Finding {
             Self::DataMissing { .. } => Remedy::RepairIndex,
             Self::PackMixed { .. } | Self::BlobsDuplicate { .. } | Self::BlobsUnused { .. } => Remedy::Prune,
             Self::PacksUnindexed { .. } => Remedy::Prune,
-            Self::PacksMarked { .. } => return None,
+            Self::PacksMarked { .. } | Self::SidecarDamaged { .. } => return None,
         })
     }
 }

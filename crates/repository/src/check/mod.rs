@@ -92,6 +92,8 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes of these packs.
     pub bytes_read: u64,
+    /// Sidecar objects read: all.
+    pub sidecar_objects: u64,
 }
 
 impl CheckReport {
@@ -143,6 +145,7 @@ fn check_unlocked(repository: &Repository, read_data: ReadData, context: Context
     let mut report = CheckReport::default();
     check_keys(repository, &mut report)?;
     let snapshots = check_snapshots(repository, &mut report)?;
+    check_sidecar(repository, &mut report, context)?;
     let (index, problems) = Index::load_tolerant(repository, context)?;
     report.findings.extend(problems.into_iter().map(finding_of));
     let sizes: HashMap<Id, u64> = repository.list(FileKind::Pack)?.into_iter().collect();
@@ -182,6 +185,30 @@ fn check_snapshots(repository: &Repository, report: &mut CheckReport) -> Result<
         }
     }
     Ok(snapshots)
+}
+
+/// Reads every sidecar object.
+fn check_sidecar(repository: &Repository, report: &mut CheckReport, context: Context<'_>) -> Result<()> {
+    let names: Vec<String> = repository.sidecar_list("")?.into_iter().map(|(name, _)| name).collect();
+    report.sidecar_objects = names.len() as u64;
+    let findings = Mutex::new(Vec::new());
+    let new_state = || ();
+    in_parallel(&names, threads_for(repository), context, new_state, |(), name| {
+        let why = match repository.sidecar_read(name) {
+            // Listed a moment ago and gone: somebody has removed it.
+            Ok(_) => return Ok(()),
+            Err(Error::Damaged { why, .. }) => why,
+            Err(error) if error.is_isolated() => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        let finding = Finding::SidecarDamaged { name: name.clone(), why };
+        findings.lock().expect("no holder panics").push((name.clone(), finding));
+        Ok(())
+    })?;
+    let mut findings = findings.into_inner().expect("no holder panics");
+    findings.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    report.findings.extend(findings.into_iter().map(|(_, finding)| finding));
+    Ok(())
 }
 
 /// Whether `time` is later than the clocks of two hosts can differ.

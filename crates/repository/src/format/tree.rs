@@ -140,6 +140,15 @@ impl Node {
             error: String::new(),
         }
     }
+
+    /// The system's permission bits with set-uid, set-gid and sticky: `0o7777` at most.
+    pub fn permissions(&self) -> u32 {
+        const SETUID: u32 = 1 << 23;
+        const SETGID: u32 = 1 << 22;
+        const STICKY: u32 = 1 << 20;
+        let bit = |go: u32, unix: u32| if self.mode & go != 0 { unix } else { 0 };
+        self.mode & 0o777 | bit(SETUID, 0o4000) | bit(SETGID, 0o2000) | bit(STICKY, 0o1000)
+    }
 }
 
 /// Why a tree was refused, by the reader or by the writer.

@@ -38,6 +38,7 @@ mod target;
 mod walk;
 mod work;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::filter::Patterns;
@@ -111,13 +112,12 @@ pub struct RestoreOptions {
 pub enum Subtree {
     /// The content of the directory with this tree.
     Dir(Id),
-    /// One entry that is not a directory.
+    /// One entry, under the name that its node has; a directory with its own mode, owner and times.
     Entry(Box<Node>),
 }
 
 /// Finds what lies at `path` below `tree`; `/` is the tree itself.
 pub fn find_subtree(reader: &BlobReader<'_>, tree: Id, path: &Path) -> Result<Subtree> {
-    use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
     let mut segments = bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     let mut current = tree;
@@ -280,6 +280,31 @@ impl<'a> RestorePlan<'a> {
         walk::plan(repository, index, source, target, options, context)
     }
 
+    /// Plans to restore one entry, whatever its kind, to exactly the path `target`, whose name may be another.
+    ///
+    /// Directories above `target` are made when they are missing, and a link among them is followed. Nothing but
+    /// `target` and what is below it is written: a link at `target` itself gives way and is never followed, and
+    /// what lies beside it stays, also with [`RestoreOptions::delete`]. Patterns of the options begin with `/` and the
+    /// name of `target`. Fails like [`new`](Self::new), and with [`Error::Refused`] when `target` does not end in a
+    /// name.
+    pub fn to_exact_path(
+        repository: &'a Repository,
+        index: &'a Index,
+        entry: Node,
+        target: &Path,
+        options: RestoreOptions,
+        context: Context<'_>,
+    ) -> Result<Self> {
+        let refuse = || Error::Refused(format!("{} does not end in a name to restore to", target.display()));
+        let name = target.file_name().ok_or_else(refuse)?.as_bytes().to_vec();
+        let above = match target.parent() {
+            Some(above) if above.as_os_str().is_empty() => Path::new("."),
+            above => above.ok_or_else(refuse)?,
+        };
+        let source = Subtree::Entry(Box::new(Node { name, ..entry }));
+        Self::new(repository, index, &source, above, options, context)
+    }
+
     /// The plan in numbers.
     pub fn totals(&self) -> RestoreTotals {
         self.totals
@@ -327,6 +352,22 @@ impl<'a> RestorePlan<'a> {
     pub fn execute(self, context: Context<'_>) -> Result<RestoreReport> {
         execute::execute(self, context)
     }
+}
+
+/// Restores what the snapshot with the tree `tree` has at `path` to exactly the path `target`.
+///
+/// The one call for [`find_entry`](crate::find_entry), [`RestorePlan::to_exact_path`] and [`RestorePlan::execute`], which say how it
+/// fails. The restore is complete only when the report has no problems.
+pub fn restore_to(
+    repository: &Repository,
+    index: &Index,
+    (tree, path): (Id, &Path),
+    target: &Path,
+    options: RestoreOptions,
+    context: Context<'_>,
+) -> Result<RestoreReport> {
+    let entry = crate::find_entry(&BlobReader::new(repository, index), tree, path)?;
+    RestorePlan::to_exact_path(repository, index, entry, target, options, context)?.execute(context)
 }
 
 fn action_of(step: Step) -> Option<Action> {

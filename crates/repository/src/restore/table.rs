@@ -277,7 +277,7 @@ impl Tables {
 /// What a node says beside its content and its extended attributes.
 pub(super) fn meta_of(node: &Node) -> Meta {
     let Node { uid, gid, mtime, atime, .. } = *node;
-    Meta { mode: unix_mode(node.mode), uid, gid, xattrs: 0, mtime, atime }
+    Meta { mode: node.permissions(), uid, gid, xattrs: 0, mtime, atime }
 }
 
 fn checked(number: usize) -> Result<u32> {
@@ -285,13 +285,4 @@ fn checked(number: usize) -> Result<u32> {
         Ok(number) if number != NONE => Ok(number),
         _ => Err(Error::Refused("the snapshot is too large to restore at once; choose a part of it".into())),
     }
-}
-
-/// Turns Go's file mode into the system's permission bits.
-fn unix_mode(mode: u32) -> u32 {
-    const SETUID: u32 = 1 << 23;
-    const SETGID: u32 = 1 << 22;
-    const STICKY: u32 = 1 << 20;
-    let bit = |go: u32, unix: u32| if mode & go != 0 { unix } else { 0 };
-    mode & 0o777 | bit(SETUID, 0o4000) | bit(SETGID, 0o2000) | bit(STICKY, 0o1000)
 }

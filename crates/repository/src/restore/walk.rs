@@ -27,7 +27,9 @@ pub(super) fn plan<'a>(
     options: RestoreOptions,
     context: Context<'_>,
 ) -> Result<RestorePlan<'a>> {
-    refuse_to_empty_the_machine(target, &options)?;
+    if let Subtree::Dir(_) = source {
+        refuse_to_empty_the_machine(target, &options)?;
+    }
     let open = open_target(target)?;
     let setter = Setter::new(options.ownership);
     let reader = BlobReader::new(repository, index);

@@ -1,267 +1,329 @@
-//! `lifeboat demo`: a made-up file tree is backed up, damaged, restored in place and proved to be what it was.
+//! `lifeboat demo`: a small real estate is backed up by a plan, destroyed, recovered, proved, and rehearsed in a twin.
 //!
-//! `estate` makes and damages the tree, `proof` looks at it with eyes of its own: it shares no code with the
-//! engine, so that one cannot hide the other's mistakes.
+//! `estate` makes and destroys it, `service` serves it, `proof` looks at it with eyes of its own: it shares no code with
+//! the engine, so that one cannot hide the other's mistakes.
 
 mod estate;
 mod proof;
+pub mod service;
 
-use std::collections::BTreeSet;
-use std::os::unix::fs::DirBuilderExt;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use repository::backup::{BackupOptions, Source, backup};
-use repository::check::{CheckOptions, ReadData, check};
+use engine::execute::Finished;
+use engine::recover::{RecoverOptions, execute_preview, preview};
+use engine::resolve::Mode;
+use engine::site::Site;
+use engine::{diagnose, drill, protect};
 use repository::format::Chunking;
-use repository::restore::{Overwrite, RestoreOptions, RestorePlan, find_subtree};
-use repository::{BlobReader, Clock, FileKind, Id, Index, InitOptions, Repository};
+use repository::{Clock, Id, InitOptions, Repository};
+use runbook::Outcome;
 use serde::Serialize;
 use store::Local;
 
+use super::run;
 use crate::access::{KEY_COST, author};
 use crate::environment;
+use crate::estate::PlanArgs;
+use crate::live::Live;
 use crate::outcome::{Answer, Done, Explained, Failure, Verdict};
-use crate::progress::Progress;
 use crate::ui::{Style, Ui, printable_path};
-use crate::units::{bytes, count, counted, duration};
+use crate::units::{count, counted, duration};
 use proof::Tree;
 
-/// See it work: a file tree is made, backed up, damaged, restored and proved
+/// See it all: an estate is backed up, destroyed, recovered and rehearsed
 ///
-/// Makes a few thousand files in a temporary directory, backs them up, damages them for real (deletes, truncates,
-/// flips bits, changes modes, adds strangers), restores them in place, and compares every name, byte, mode,
-/// owner, time, link and attribute with what was there before. Needs no root, no network and no set-up,
-/// and takes everything away again. Exits with 0 only if the tree came back identical.
+/// Makes a small shop in a temporary directory: a SQLite database with thousands of orders behind an HTTP service, and its
+/// configuration. Backs it up by a plan, destroys it for real, diagnoses, recovers it step by step, and compares every
+/// row and every file with what was there. Then it rehearses the same disaster in a twin of this machine while
+/// the service goes on serving. Needs no network and no set-up, and takes everything away again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lifeboat demo
-  lifeboat demo --keep /tmp/demo    leave tree and repository there, to look at")]
+  lifeboat demo --keep /tmp/demo    leave plan, estate and repository there, to play with")]
 pub struct Args {
     /// Work in this directory, which must not exist or be empty, and leave it
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Make the tree and the damage from this number, as an earlier run printed it
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-/// What was done, with figures as measured.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    seed: u64,
-    files: u64,
-    folders: u64,
-    symlinks: u64,
-    hard_links: u64,
-    sparse_files: u64,
-    with_attributes: u64,
-    bytes: u64,
-    backup_seconds: f64,
-    unchanged_backup_seconds: f64,
-    repository_bytes: u64,
-    check_seconds: f64,
-    damages: u64,
-    damages_noticed: u64,
-    restore_seconds: f64,
-    bytes_written: u64,
-    files_restored: u64,
-    differences: u64,
 }
 
 /// So many differences are named; more would only scroll by.
 const DIFFERENCES_SHOWN: usize = 10;
 
+/// What was done, with figures as measured.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    orders: u64,
+    files: u64,
+    destroyed: u64,
+    checks_failing: u64,
+    recovery: Option<engine::runs::Record>,
+    rows_are_back: bool,
+    files_differing: u64,
+    drill: Option<engine::runs::Record>,
+    drill_impossible: Option<String>,
+    answered_during_drill: u64,
+    unanswered_during_drill: u64,
+    changed_by_drill: u64,
+}
+
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let place = Place::make(args.keep.as_deref())?;
-    let estate = place.path.join("estate");
-    let repository_path = place.path.join("repository");
-    let mut report = Report { seed: args.seed.unwrap_or_else(random), ..Report::default() };
-    let step = |name: &str, text: String| {
-        ui.talk(format!("{}  {text}", ui.paint(Style::Bold, &format!("{name:<9}"))))
+    // Before the first thread: an ordinary user needs a user namespace for the twin, which only a single thread can
+    // enter.
+    let may_drill = match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => place::enter_user_namespace().map_err(|error| error.to_string()),
     };
+    let place = Directory::make(args.keep.as_deref())?;
+    let shop = place.path.join("shop");
+    let mut report = Report::default();
+    let heading = |text: &str| ui.talk(format!("\n{}", ui.paint(Style::Bold, text)));
 
-    let made = estate::make(&estate, report.seed)?;
-    let before = Tree::read(&estate)?;
-    report.describe(&before, &made);
-    step("made", report.made())?;
+    heading("A small estate")?;
+    estate::make(&shop)?;
+    let site = open(&place, ui)?;
+    report.orders = estate::ORDERS.unsigned_abs();
+    report.files = estate::FILES;
+    ui.talk(format!(
+        "{} orders in a SQLite database behind an HTTP service, {} of configuration, one plan",
+        count(report.orders),
+        counted(report.files, "file", "files"),
+    ))?;
+    expect(&recover(&site, "first-start", ui)?)?;
+    let before = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
 
-    let password = Id::random().to_hex();
-    let store = Arc::new(Local::open(&repository_path)?);
-    let options =
-        InitOptions { chunking: Chunking::Gear, polynomial: None, cost: KEY_COST, author: author() };
-    let repository = Repository::init(store, password.as_bytes(), &options, Clock::system())?;
-    let (snapshot, took) = back_up(&repository, &estate, ui)?;
-    report.backup_seconds = took.as_secs_f64();
-    report.unchanged_backup_seconds = back_up(&repository, &estate, ui)?.1.as_secs_f64();
-    report.repository_bytes = repository.list(FileKind::Pack)?.iter().map(|(_, size)| size).sum();
-    step("backed up", report.backed_up())?;
+    heading("Backed up by its plan")?;
+    let live = Live::new(ui, &site.who, None);
+    let backed_up = protect::backup(&site, &[], false, run::conduct(&live));
+    drop(live);
+    expect(&backed_up?)?;
 
-    let start = Instant::now();
-    verify(&repository, ui)?;
-    report.check_seconds = start.elapsed().as_secs_f64();
-    step(
-        "checked",
-        format!("every byte of the repository, no errors, in {}", seconds(report.check_seconds)),
-    )?;
+    heading("The disaster")?;
+    report.destroyed = estate::destroy(&shop)?;
+    ui.talk(format!("{} are overwritten or gone", counted(report.destroyed, "file", "files")))?;
+    let diagnosis = diagnose::diagnose(&site, &[], &Arc::new(AtomicBool::new(false)))?;
+    for asked in diagnosis.asked.iter().filter(|asked| !matches!(asked.answer, runbook::Answer::Holds(_))) {
+        report.checks_failing += 1;
+        ui.talk(format!("{} {}: {}", ui.paint(Style::Red, "✗"), asked.name, asked.answer.detail()))?;
+    }
+    let Some((scenario, _)) = diagnosis.scenarios.first().cloned() else {
+        return Ok(report.done(&place, ui));
+    };
+    ui.talk(format!("the scenario that fits: {scenario}"))?;
 
-    let damage = estate::damage(&estate, report.seed)?;
-    report.damages = damage.paths.len() as u64;
-    step("damaged", damage.to_string())?;
-    let noticed = before.differences(&Tree::read(&estate)?);
-    let noticed: BTreeSet<&PathBuf> = noticed.iter().map(|difference| &difference.path).collect();
-    report.damages_noticed = damage.paths.iter().filter(|path| noticed.contains(path)).count() as u64;
-    step(
-        "noticed",
-        format!(
-            "{} of {} by a comparison with the tree as it was",
-            count(report.damages_noticed),
-            count(report.damages)
-        ),
-    )?;
-
-    let start = Instant::now();
-    let restored = restore(&repository, &snapshot, &estate, ui)?;
-    report.restore_seconds = start.elapsed().as_secs_f64();
-    (report.bytes_written, report.files_restored) = (restored.bytes_written, restored.files_restored);
-    step("restored", report.restored())?;
-
-    let differences = before.differences(&Tree::read(&estate)?);
-    report.differences = differences.len() as u64;
+    heading("Recovered")?;
+    let recovered = recover(&site, &scenario, ui)?;
+    tell_clocks(ui, &site, &recovered)?;
+    report.recovery = Some(recovered.record);
+    let after = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
+    report.rows_are_back = after.0 == before.0;
+    let differences = before.1.differences(&after.1);
+    report.files_differing = differences.len() as u64;
     for difference in differences.iter().take(DIFFERENCES_SHOWN) {
         ui.problem(&difference.path.to_string_lossy(), &difference.what);
     }
-    let verdict = report.verdict();
-    if matches!(verdict, Verdict::Verified) {
-        let all = counted(before.len() as u64, "item", "items");
-        let text = format!("{all} are what they were: names, bytes, modes, owners, times, links, attributes");
-        step(&ui.paint(Style::Green, "proved   "), text)?;
+    if report.rows_are_back && report.files_differing == 0 {
+        let text = format!(
+            "all {} rows and {} files are what they were, by a comparison of its own",
+            count(after.0.1),
+            count(report.files)
+        );
+        ui.talk(format!("{} {text}", ui.paint(Style::Green, "✓")))?;
     }
-    place.leave(&password, ui)?;
-    Ok(Done::new(verdict, &report))
+
+    heading("Rehearsed in a twin, while the shop goes on")?;
+    match may_drill {
+        Ok(()) => rehearse(&site, &place, &scenario, &mut report, ui)?,
+        Err(why) => {
+            ui.talk(format!("not possible here: {why}"))?;
+            report.drill_impossible = Some(why);
+        }
+    }
+    Ok(report.done(&place, ui))
 }
 
-fn back_up(
-    repository: &Repository,
-    estate: &Path,
+/// Makes the repository and the plan, and opens both.
+fn open(place: &Directory, ui: &Ui) -> Result<Site, Failure> {
+    let password = Id::random().to_hex();
+    let path = place.path.join("password");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, password.as_bytes()));
+    written.map_err(|error| Failure::other(format!("failed to write {}: {error}", path.display())))?;
+    let store = Arc::new(Local::open(place.path.join("repository"))?);
+    let options =
+        InitOptions { chunking: Chunking::Gear, polynomial: None, cost: KEY_COST, author: author() };
+    Repository::init(store, password.as_bytes(), &options, Clock::system())?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::other(format!("failed to find this program: {error}")))?;
+    let file = place.path.join("lifeboat.yaml");
+    let plan = estate::plan(&program.to_string_lossy(), free_port()?);
+    std::fs::write(&file, plan)
+        .map_err(|error| Failure::other(format!("failed to write {}: {error}", file.display())))?;
+    let args = PlanArgs { plan: Some(file), environment: None, state: Some(place.path.join("state")) };
+    args.open(ui)
+}
+
+fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| Failure::other(format!("failed to find a free port: {error}")))
+}
+
+fn recover(site: &Site, scenario: &str, ui: &Ui) -> Result<Finished, Failure> {
+    let objective = site.plan.scenario(scenario).map_err(engine::Error::from)?.rto;
+    let preview = preview(site, scenario, Mode::Disaster, &RecoverOptions::default())?;
+    let live = Live::new(ui, &site.who, objective);
+    let finished = execute_preview(site, preview, run::conduct(&live));
+    drop(live);
+    Ok(finished?)
+}
+
+/// What the rest of the demo stands on must have gone well.
+fn expect(finished: &Finished) -> Result<(), Failure> {
+    match finished.outcome() {
+        Outcome::Verified => Ok(()),
+        _ => Err(Failure::other(finished.record.reasons.join("; "))),
+    }
+}
+
+fn tell_clocks(ui: &Ui, site: &Site, finished: &Finished) -> Result<(), Failure> {
+    let record = &finished.record;
+    let scenario = record.scenario.as_deref().and_then(|name| site.plan.scenarios.get(name));
+    let seconds = |seconds: f64| duration(Duration::from_secs_f64(seconds.max(0.0)));
+    if let Some(measured) = record.rto_seconds {
+        let objective = scenario.and_then(|scenario| scenario.rto).map(duration).unwrap_or_default();
+        ui.talk(format!("RTO {} measured, {objective} allowed", seconds(measured)))?;
+    }
+    if let Some(measured) = record.rpo_seconds {
+        let allowed = site.plan.components.get("orders").and_then(|orders| orders.rpo).map(duration);
+        let allowed = allowed.unwrap_or_default();
+        ui.talk(format!("RPO {} measured, {allowed} allowed", seconds(measured)))?;
+    }
+    Ok(())
+}
+
+/// Runs the drill while a customer asks for the orders again and again.
+fn rehearse(
+    site: &Site,
+    place: &Directory,
+    scenario: &str,
+    report: &mut Report,
     ui: &Ui,
-) -> Result<(repository::SnapshotEntry, Duration), Failure> {
-    let progress = Progress::new(ui);
-    let start = Instant::now();
-    let options = BackupOptions {
-        program_version: concat!("lifeboat ", env!("CARGO_PKG_VERSION")).into(),
-        ..BackupOptions::default()
+) -> Result<(), Failure> {
+    let shop = place.path.join("shop");
+    let before = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
+    let port = port_of(&site.plan_text)?;
+    let (answered, unanswered, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let preview = preview(site, scenario, Mode::Drill, &RecoverOptions::default())?;
+    let objective = site.plan.scenario(scenario).map_err(engine::Error::from)?.rto;
+    let drilled = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let counter = if is_served(port) { &answered } else { &unanswered };
+                counter.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let live = Live::new(ui, &site.who, objective);
+        let drilled = drill::execute_preview(site, preview, run::conduct(&live));
+        drop(live);
+        stop.store(true, Ordering::Relaxed);
+        drilled
+    });
+    let drilled = match drilled {
+        Ok(drilled) => drilled,
+        Err(error @ engine::Error::Place(_)) => {
+            ui.talk(format!("not possible here: {error}"))?;
+            report.drill_impossible = Some(error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
     };
-    let report = backup(repository, Source::Paths(vec![estate.to_owned()]), &options, progress.context())?;
-    if !report.problems.is_empty() {
-        return Err(Failure::other(format!(
-            "{} items of the tree could not be backed up",
-            report.problems.len()
-        )));
-    }
-    Ok((report.snapshot, start.elapsed()))
+    let after = (estate::rows(&shop.join("orders.db"))?, Tree::read(&shop.join("config"))?);
+    report.answered_during_drill = answered.into_inner();
+    report.unanswered_during_drill = unanswered.into_inner();
+    report.changed_by_drill = before.1.differences(&after.1).len() as u64 + u64::from(before.0 != after.0);
+    ui.talk(format!("the twin was up after {}", duration(drilled.twin.took)))?;
+    tell_clocks(ui, site, &drilled.finished)?;
+    ui.talk(format!(
+        "meanwhile the shop answered {} of {} requests, and not a byte of it changed",
+        count(report.answered_during_drill),
+        count(report.answered_during_drill + report.unanswered_during_drill),
+    ))?;
+    report.drill = Some(drilled.finished.record);
+    Ok(())
 }
 
-fn verify(repository: &Repository, ui: &Ui) -> Result<(), Failure> {
-    let progress = Progress::new(ui);
-    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
-    let report = check(repository, &options, progress.context())?;
-    match report.findings.iter().find(|finding| finding.severity() == repository::check::Severity::Error) {
-        Some(finding) => Err(Failure::other(format!("the repository just made is damaged: {finding}"))),
-        None => Ok(()),
-    }
+/// The port that the plan made for itself.
+fn port_of(plan: &str) -> Result<u16, Failure> {
+    plan.split("http://127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .and_then(|port| port.parse().ok())
+        .ok_or_else(|| Failure::other("the demo's plan names no port"))
 }
 
-fn restore(
-    repository: &Repository,
-    snapshot: &repository::SnapshotEntry,
-    estate: &Path,
-    ui: &Ui,
-) -> Result<repository::restore::RestoreReport, Failure> {
-    let progress = Progress::new(ui);
-    let index = Index::load(repository, progress.context())?;
-    let reader = BlobReader::new(repository, &index);
-    let source = find_subtree(&reader, snapshot.snapshot.tree, estate)?;
-    // Some of the damage leaves size and time as they were: only a look at the content finds it.
-    let options = RestoreOptions { overwrite: Overwrite::Always, delete: true, ..RestoreOptions::default() };
-    let plan = RestorePlan::new(repository, &index, &source, estate, options, progress.context())?;
-    Ok(plan.execute(progress.context())?)
+/// Asks as a customer would.
+fn is_served(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /orders HTTP/1.1\r\nHost: shop\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200")
+            && answer.ends_with(&format!("{{\"orders\": {}}}", estate::ORDERS)))
+    };
+    ask().unwrap_or(false)
 }
 
 impl Report {
-    fn describe(&mut self, tree: &Tree, made: &estate::Made) {
-        let figures = tree.figures();
-        self.files = figures.files;
-        self.folders = figures.folders;
-        self.symlinks = figures.symlinks;
-        self.hard_links = figures.hard_links;
-        self.with_attributes = figures.with_attributes;
-        self.bytes = figures.bytes;
-        self.sparse_files = made.sparse_files;
-    }
-
-    fn made(&self) -> String {
-        format!(
-            "{} in {}, {}: text, random, {} sparse, {}, {}, {} with attributes (seed {})",
-            counted(self.files, "file", "files"),
-            counted(self.folders, "folder", "folders"),
-            bytes(self.bytes),
-            count(self.sparse_files),
-            counted(self.hard_links, "hard link", "hard links"),
-            counted(self.symlinks, "symlink", "symlinks"),
-            count(self.with_attributes),
-            self.seed,
-        )
-    }
-
-    fn backed_up(&self) -> String {
-        let rate = bytes((self.bytes as f64 / self.backup_seconds.max(1e-9)) as u64);
-        format!(
-            "in {} ({rate}/s), {} as stored; again, unchanged, in {}",
-            seconds(self.backup_seconds),
-            bytes(self.repository_bytes),
-            seconds(self.unchanged_backup_seconds),
-        )
-    }
-
-    fn restored(&self) -> String {
-        format!(
-            "in place, {} and {} written, in {}",
-            counted(self.files_restored, "file", "files"),
-            bytes(self.bytes_written),
-            seconds(self.restore_seconds)
-        )
+    fn done(&self, place: &Directory, ui: &Ui) -> Done {
+        place.leave(ui);
+        Done::new(self.verdict(), self)
     }
 
     fn verdict(&self) -> Verdict {
-        if self.damages == 0 || self.damages_noticed < self.damages {
-            // A comparison that is blind proves nothing, whatever it says afterwards.
-            let why = "the comparison did not notice all of the damage, so that it proves nothing";
-            return Verdict::NotProven(Explained::new(why, &self.repeat()));
+        let explained = |why: &str| Explained::new(why, "repeat it with `lifeboat demo --keep DIR` and look");
+        let (Some(recovery), drill) = (&self.recovery, &self.drill) else {
+            return Verdict::Failed(explained("the checks did not notice the disaster, so no scenario fits"));
+        };
+        if recovery.outcome != Outcome::Verified {
+            return Verdict::Failed(explained(&recovery.reasons.join("; ")));
         }
-        match self.differences {
-            0 => Verdict::Verified,
-            n => {
-                let why = format!("{} differ from what was there before", counted(n, "item", "items"));
-                Verdict::Failed(Explained::new(why, &self.repeat()))
+        if !self.rows_are_back || self.files_differing > 0 {
+            return Verdict::Failed(explained(
+                "what came back is not what was there, and the recovery did not notice",
+            ));
+        }
+        match (drill, &self.drill_impossible) {
+            (Some(drill), _) if drill.outcome != Outcome::Verified => {
+                Verdict::Failed(explained(&drill.reasons.join("; ")))
+            }
+            (Some(_), _) if self.changed_by_drill > 0 || self.unanswered_during_drill > 0 => {
+                Verdict::Failed(explained("the drill was noticed by the live estate"))
+            }
+            (Some(_), _) if self.answered_during_drill == 0 => {
+                Verdict::NotProven(explained("nobody asked the shop during the drill"))
+            }
+            (Some(_), _) => Verdict::Verified,
+            (None, why) => {
+                let why = why.as_deref().unwrap_or("the rehearsal did not take place");
+                Verdict::NotProven(explained(&format!("recovered and proved, but not rehearsed: {why}")))
             }
         }
     }
-
-    fn repeat(&self) -> String {
-        format!("repeat it with `lifeboat demo --seed {} --keep DIR` and look", self.seed)
-    }
-}
-
-fn seconds(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.2} s", seconds) } else { duration(Duration::from_secs_f64(seconds)) }
-}
-
-fn random() -> u64 {
-    // Few digits, so that a person can type them.
-    u64::from(u16::from_le_bytes([Id::random().0[0], Id::random().0[1]]))
 }
 
 impl From<proof::Error> for Failure {
@@ -270,13 +332,13 @@ impl From<proof::Error> for Failure {
     }
 }
 
-/// Where the demo takes place; taken away when dropped unless it is to be kept.
-struct Place {
+/// Where the demo takes place; its service is stopped and it is taken away when dropped, unless it is to be kept.
+struct Directory {
     path: PathBuf,
     keep: bool,
 }
 
-impl Place {
+impl Directory {
     fn make(keep: Option<&Path>) -> Result<Self, Failure> {
         let path = match keep {
             Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -292,29 +354,56 @@ impl Place {
             let message = format!("{} is not empty", path.display());
             return Err(Failure::usage(message, "name a directory that does not exist yet"));
         }
-        // The snapshot has the path without links, and the restore asks for it.
         let path = path.canonicalize().map_err(fail)?;
         Ok(Self { path, keep: keep.is_some() })
     }
 
-    fn leave(&self, password: &str, ui: &Ui) -> Result<(), Failure> {
+    fn leave(&self, ui: &Ui) {
         if !self.keep {
-            return Ok(());
+            return;
         }
         let path = printable_path(&self.path);
-        ui.talk(format!("left in {path}; look at it with"))?;
-        ui.talk(format!(
-            "  LIFEBOAT_PASSWORD={password} lifeboat repository -r {path}/repository snapshots"
-        ))?;
-        ui.talk(format!("  RESTIC_PASSWORD={password} restic -r {path}/repository check --read-data"))
+        ui.tell(&format!("\nleft in {path}, with the shop running; try"));
+        ui.tell(&format!("  cd {path} && lifeboat status --state state"));
+        ui.tell("  lifeboat drill server-lost --state state");
+        ui.tell("  RESTIC_PASSWORD_FILE=password restic -r repository snapshots");
     }
 }
 
-impl Drop for Place {
+impl Drop for Directory {
     fn drop(&mut self) {
-        if !self.keep {
-            // What cannot be removed is left in the system's temporary directory, where it harms nobody.
-            let _left = std::fs::remove_dir_all(&self.path);
+        if self.keep {
+            return;
         }
+        stop_services(&self.path.join("state/services"));
+        // What cannot be removed is left in the system's temporary directory, where it harms nobody.
+        let _left = std::fs::remove_dir_all(&self.path);
     }
+}
+
+/// Stops whatever the demo's runs have started.
+fn stop_services(state: &Path) {
+    let shop = estate_service();
+    let (cancel, secrets) = (AtomicBool::new(false), ::estate::secrets::Secrets::default());
+    let place = place::Place::host();
+    let context = ::estate::service::Context {
+        place: &place,
+        state,
+        timeout: Duration::from_secs(10),
+        cancel: &cancel,
+        secrets: &secrets,
+    };
+    // A service that is not there any more needs no stopping.
+    let _gone = shop.stop(&context);
+}
+
+/// The shop as far as is needed to stop it.
+fn estate_service() -> ::estate::service::Service {
+    let process = ::estate::service::Process {
+        command: place::Command::new("true", [""; 0]),
+        grace: ::estate::service::GRACE,
+        settle: ::estate::service::SETTLE,
+    };
+    ::estate::service::Service::new("shop", ::estate::service::Kind::Process(process))
+        .expect("shop is a plain name")
 }

@@ -45,17 +45,6 @@ pub struct Difference {
     pub what: String,
 }
 
-/// A tree in numbers.
-#[derive(Debug, Default)]
-pub struct Figures {
-    pub files: u64,
-    pub folders: u64,
-    pub symlinks: u64,
-    pub hard_links: u64,
-    pub with_attributes: u64,
-    pub bytes: u64,
-}
-
 /// Something of the tree could not be read or written.
 #[derive(Debug)]
 pub struct Error {
@@ -109,11 +98,6 @@ impl Tree {
         Ok(Self(tree))
     }
 
-    /// How many things there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Everything in which `now` differs from this.
     pub fn differences(&self, now: &Self) -> Vec<Difference> {
         let mut differences = Vec::new();
@@ -129,25 +113,6 @@ impl Tree {
         differences
             .extend(strangers.map(|path| Difference { path: path.clone(), what: "was not there".into() }));
         differences
-    }
-
-    /// Counts what there is.
-    pub fn figures(&self) -> Figures {
-        let mut figures = Figures::default();
-        for (path, entry) in &self.0 {
-            figures.with_attributes += u64::from(!entry.attributes.is_empty());
-            match &entry.content {
-                Content::File { size, .. } => {
-                    figures.files += 1;
-                    let is_link = entry.linked_with.as_ref().is_some_and(|first| first != path);
-                    figures.hard_links += u64::from(is_link);
-                    figures.bytes += if is_link { 0 } else { *size };
-                }
-                Content::Symlink(_) => figures.symlinks += 1,
-                Content::Other { .. } => figures.folders += u64::from(entry.mode & 0o170_000 == 0o040_000),
-            }
-        }
-        figures
     }
 }
 

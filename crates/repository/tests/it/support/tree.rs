@@ -46,7 +46,8 @@ fn describe_entry(
     listing: &mut Listing,
     inodes: &mut BTreeMap<(u64, u64), PathBuf>,
 ) {
-    let path = root.join(&relative);
+    // A path that ends in a slash would follow a link, and would not do for a file.
+    let path = if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(&relative) };
     let meta = fs::symlink_metadata(&path).unwrap();
     let kind = meta.file_type();
     if kind.is_socket() {

@@ -1,0 +1,66 @@
+//! `lifeboat drill`
+
+use engine::drill::execute_preview;
+use engine::recover::{RecoverOptions, preview};
+use engine::resolve::Mode;
+use jiff::Timestamp;
+
+use super::recover::parse_instant;
+use super::run;
+use crate::estate::PlanArgs;
+use crate::live::Live;
+use crate::outcome::{Answer, Done, Failure};
+use crate::ui::Ui;
+
+/// Rehearse a scenario in a twin of this machine
+///
+/// The twin is a copy-on-write overlay of this machine in namespaces of its own, cut off from the network, in which the
+/// disaster really happens: what the plan protects is removed there. The same scenario then runs unchanged, is checked
+/// and timed, and the twin is thrown away. The machine itself is not touched, and its services go on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lifeboat drill server-lost
+  lifeboat drill server-lost --dry-run
+  lifeboat drill database-corruption --at '2d ago'")]
+pub struct Args {
+    /// The scenario
+    #[arg(value_name = "SCENARIO")]
+    scenario: String,
+    /// The instant to which everything is brought back; the latest if not given
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
+    at: Option<Timestamp>,
+    /// Show what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Answer {
+    // Before the first thread: an ordinary user needs a user namespace, which only a single thread can enter.
+    if !args.dry_run && !rustix::process::geteuid().is_root() {
+        place::enter_user_namespace().map_err(engine::Error::from)?;
+    }
+    let site = args.plan.open(ui)?;
+    let objective = site.plan.scenario(&args.scenario).map_err(engine::Error::from)?.rto;
+    let options = RecoverOptions { at: args.at, ..RecoverOptions::default() };
+    let preview = preview(&site, &args.scenario, Mode::Drill, &options)?;
+    if args.dry_run {
+        run::show_preview(ui, &preview)?;
+        ui.line("dry run: nothing was done")?;
+        if preview.is_blocked() {
+            return Err(Failure::usage("something stands in the way of this drill", "mend it and try again"));
+        }
+        return Ok(Done::verified(&serde_json::json!({ "run": preview.id })));
+    }
+    let live = Live::new(ui, &site.who, objective);
+    let drilled = execute_preview(&site, preview, run::conduct(&live));
+    drop(live);
+    let drilled = drilled?;
+    ui.talk(format!("the twin was up after {}", crate::units::duration(drilled.twin.took)))?;
+    for limit in &drilled.twin.limits {
+        ui.note(&format!("note: {limit}"));
+    }
+    run::conclude(ui, &drilled.finished)
+}

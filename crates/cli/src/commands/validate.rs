@@ -1,0 +1,48 @@
+//! `lifeboat validate`
+
+use crate::estate::{PlanArgs, access};
+use crate::outcome::{Answer, Done, Explained, Verdict};
+use crate::ui::Ui;
+
+/// Read the plan and say what is wrong with it
+///
+/// All that is wrong is told at once, each with its line. Then what the plan names is looked for: the repository, values from
+/// outside. Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lifeboat validate
+  lifeboat validate --plan /srv/app/lifeboat.yaml --environment staging")]
+pub struct Args {
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Answer {
+    let read = args.plan.read()?;
+    let plan = &read.plan;
+    ui.line(format!(
+        "{} is a plan: {} components, {} services, {} checks, {} scenarios",
+        plan.file,
+        plan.components.len(),
+        plan.services.len(),
+        plan.checks.len(),
+        plan.scenarios.len(),
+    ))?;
+    let summary = serde_json::json!({ "plan": plan.file, "digest": plan.digest() });
+    // What the plan names must be there, too, before it is of use.
+    let opened = access(&read).and_then(|access| access.open(ui));
+    let opened = opened.and_then(|repository| args.plan.site(read, repository));
+    let problems = match opened {
+        Ok(site) => engine::diagnose::missing(&site)?,
+        Err(failure) => vec![failure.to_string()],
+    };
+    for problem in &problems {
+        ui.problem("the plan", problem);
+    }
+    if problems.is_empty() {
+        return Ok(Done::verified(&summary));
+    }
+    let why = format!("the plan is right, and {} things that it names are not", problems.len());
+    Ok(Done::new(Verdict::NotProven(Explained::new(why, "see above")), &summary))
+}

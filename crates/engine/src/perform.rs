@@ -1,0 +1,650 @@
+//! Carrying out the steps of a run: what `work` describes becomes effects on components, services and the repository.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use estate::check::{self, AskContext};
+use estate::component::{Component, Holds, Proof, Proven as Shown};
+use estate::served::Served;
+use estate::service;
+use place::{Limits, Place, Stream};
+use repository::restore::{Fsync, RestoreOptions, restore_to};
+use repository::{Context, Event, Id, Index, Observer, Repository, Task};
+use runbook::{
+    Action, Actions, Answer, Failure, Performed, Probe, Progress, Proven, StepContext, Undone, Unit,
+};
+use serde_json::json;
+
+use crate::drivers::{CheckDriver, Drivers, Gate, Send};
+use crate::resolve::STEADY_AFTER;
+use crate::site::Site;
+use crate::work::{At, Backup, Question, Restored, Work, read};
+use crate::{Error, backup};
+
+/// How long an operation on a service may take where neither plan nor step says.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long telling people may take where the step does not say.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of what a command says goes into a message.
+const OUTPUT_LINES_MAX: usize = 12;
+
+/// Carries out the steps of one run.
+pub(crate) struct Performer<'a> {
+    pub site: &'a Site,
+    pub drivers: &'a Drivers,
+    pub place: Place,
+    /// The repository as this run reaches it: from a twin, through threads of the host.
+    pub repository: Repository,
+    index: OnceLock<Arc<Index>>,
+    /// Backups are made one after the other: each uses all cores by itself.
+    backing_up: Mutex<()>,
+    /// When services were started by this process, for the second look at them.
+    started: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl<'a> Performer<'a> {
+    pub fn new(site: &'a Site, drivers: &'a Drivers, place: Place, repository: Repository) -> Self {
+        Self {
+            site,
+            drivers,
+            place,
+            repository,
+            index: OnceLock::new(),
+            backing_up: Mutex::new(()),
+            started: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn index(&self, context: Context<'_>) -> repository::Result<Arc<Index>> {
+        if let Some(index) = self.index.get() {
+            return Ok(Arc::clone(index));
+        }
+        let index = Arc::new(Index::load(&self.repository, context)?);
+        Ok(Arc::clone(self.index.get_or_init(|| index)))
+    }
+
+    /// Runs what a driver does where the place's files are. A driver of commands finds its way by itself, because
+    /// commands are not started from within.
+    pub fn beside<T: std::marker::Send>(
+        &self,
+        driver: &dyn Component,
+        work: impl FnOnce() -> T + std::marker::Send,
+    ) -> crate::Result<T> {
+        Ok(if driver.enters_by_itself() { work() } else { self.place.within(work)? })
+    }
+
+    fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        match work {
+            Work::Backup(backup) => self.back_up(&backup, at),
+            Work::Disaster { components } => self.destroy(&components),
+            Work::Control { checks } => Ok(self.control(&checks, at)),
+            Work::Fetch(restored) => self.fetch(&restored, at),
+            Work::Prove(restored) => self.prove(&restored, at),
+            Work::Swap { restored, swap } => self.swap(&restored, &swap, at),
+            Work::Discard { directory, .. } => self.discard(&directory),
+            Work::Start { service } => self.start(&service, at),
+            Work::Stop { service } => self.stop(&service, at),
+            Work::Steady { services } => self.steady(&services, at),
+            Work::Run { script, at: step } => self.run(&script, step, at),
+            Work::Notify { at: step } => self.notify(step, at),
+            Work::Note { text } => Ok(Performed::new(text)),
+            Work::NotHere { why } => {
+                Ok(Performed { proven: Proven::Not(why.clone()), ..Performed::new(why) })
+            }
+        }
+    }
+
+    fn back_up(&self, backup: &Backup, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let _one_at_a_time = self.backing_up.lock().expect("nobody panics while backing up");
+        let teller = Teller::new(at, Task::Backup);
+        let cancel = at.cancel_flag();
+        let context = Context { observer: &teller, cancel: &cancel };
+        backup::component(self, backup, at.run(), &cancel, context).map_err(failure)
+    }
+
+    /// Removes what is protected. Only ever in a twin.
+    fn destroy(&self, components: &[String]) -> Result<Performed, Failure> {
+        if !self.place.is_twin() {
+            return Err(Failure::could_not_run("a disaster is only staged in a twin, and this is not one"));
+        }
+        if components.is_empty() {
+            let why = "the scenario restores nothing, so nothing was destroyed, and its checks are answered by a copy \
+                       of the live data";
+            return Ok(Performed { proven: Proven::Not(why.to_owned()), ..Performed::new(why) });
+        }
+        let mut paths = BTreeSet::new();
+        for name in components {
+            paths.extend(self.drivers.component(name).map_err(failure)?.destroy());
+        }
+        let removed = self
+            .place
+            .within(|| {
+                paths.iter().try_fold(0, |removed, path| match remove(path) {
+                    Ok(true) => Ok(removed + 1),
+                    Ok(false) => Ok(removed),
+                    Err(error) => Err(format!("failed to remove {} in the twin: {error}", path.display())),
+                })
+            })
+            .map_err(|error| failure(error.into()))?
+            .map_err(Failure::failed)?;
+        Ok(Performed::new(format!("{removed} paths of {} removed in the twin", components.join(", "))))
+    }
+
+    /// Asks checks that must not hold now. One that holds although everything it could be about is destroyed proves
+    /// nothing afterwards; when none fails, nothing of the drill does.
+    fn control(&self, checks: &[String], at: &StepContext<'_>) -> Performed {
+        let (mut noticed, mut blind) = (Vec::new(), Vec::new());
+        for name in checks {
+            match self.ask_check(name, at) {
+                Answer::Holds(_) => blind.push(name.as_str()),
+                _ => noticed.push(name.as_str()),
+            }
+        }
+        if noticed.is_empty() {
+            let why = format!("no check notices that everything is destroyed: {}", blind.join(", "));
+            return Performed { proven: Proven::Not(why.clone()), ..Performed::new(why) };
+        }
+        let unaffected = match blind.as_slice() {
+            [] => String::new(),
+            blind => format!("; {} would hold without a recovery, too", blind.join(", ")),
+        };
+        Performed::new(format!("fails as it must: {}{unaffected}", noticed.join(", ")))
+            .with_output(json!({ "noticed": noticed, "blind": blind }))
+    }
+
+    fn fetch(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let driver = self.drivers.component(&restored.component).map_err(failure)?;
+        let tree: Id = restored.tree.parse().map_err(|error| {
+            Failure::could_not_run(format!("the run names no tree of {}: {error}", restored.component))
+        })?;
+        let teller = Teller::new(at, Task::Restore);
+        let cancel = at.cancel_flag();
+        let context = Context { observer: &teller, cancel: &cancel };
+        let index = self.index(context).map_err(|error| failure(error.into()))?;
+        let lock = repository::Lock::shared(&self.repository, repository::LockOptions::default())
+            .map_err(|error| failure(error.into()))?;
+        let fsync = if self.place.is_twin() { Fsync::None } else { Fsync::Syncfs };
+        self.beside(driver, || driver.prepare(&restored.parts, &restored.recorded))
+            .map_err(failure)?
+            .map_err(|error| failure(Error::component(&restored.component)(error)))?;
+        let fetched = self.place.within(|| {
+            let (mut bytes, mut files, mut problems) = (0, 0, Vec::new());
+            for part in &restored.parts {
+                // What an attempt before this one left there is brought up to date instead of fetched again.
+                let options = RestoreOptions { fsync, delete: true, ..RestoreOptions::default() };
+                let report = restore_to(
+                    &self.repository,
+                    &index,
+                    (tree, &part.in_snapshot),
+                    &part.beside,
+                    options,
+                    context,
+                )?;
+                bytes += report.bytes_written;
+                files += report.files_restored;
+                problems.extend(
+                    report
+                        .problems
+                        .into_iter()
+                        .map(|problem| format!("{}: {}", problem.path.display(), problem.error)),
+                );
+            }
+            Ok::<_, Error>((bytes, files, problems))
+        });
+        let released = lock.release();
+        let (bytes, files, problems) = fetched.map_err(|error| failure(error.into()))?.map_err(failure)?;
+        released.map_err(|error| failure(error.into()))?;
+        if !problems.is_empty() {
+            return Err(Failure::failed(format!(
+                "{} of {} could not be restored: {}; see `lifeboat repository check --read-data`, and \
+                 choose an older point with --at",
+                problems.len(),
+                restored.component,
+                first_lines(&problems.join("\n")),
+            )));
+        }
+        let snapshot = restored.snapshot.get(..8).unwrap_or(&restored.snapshot);
+        let instant = restored.recorded.instant;
+        Ok(Performed::new(format!("{files} files from snapshot {snapshot} of {instant}"))
+            .with_output(json!({ "bytes": bytes, "files": files })))
+    }
+
+    fn prove(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let driver = self.drivers.component(&restored.component).map_err(failure)?;
+        let cancel = at.cancel_flag();
+        let proof = self
+            .beside(driver, || driver.prove(&restored.parts, &restored.recorded, &cancel))
+            .map_err(failure)?
+            .map_err(|error| failure(Error::component(&restored.component)(error)))?;
+        judge(&restored.component, &proof)
+    }
+
+    fn swap(
+        &self,
+        restored: &Restored,
+        swap: &estate::swap::SwapPlan,
+        at: &StepContext<'_>,
+    ) -> Result<Performed, Failure> {
+        let driver = self.drivers.component(&restored.component).map_err(failure)?;
+        let cancel = at.cancel_flag();
+        let wrong = |error| failure(Error::component(&restored.component)(error));
+        let kept = self
+            .place
+            .within(|| swap.apply(&mut |_, _| Ok(())).map(|()| swap.kept()))
+            .map_err(|error| failure(error.into()))?
+            .map_err(wrong)?;
+        let left = self
+            .beside(driver, || {
+                driver.after_swap(&restored.parts, &restored.recorded, &cancel)?;
+                Ok(driver.left_to_people(&restored.recorded))
+            })
+            .map_err(failure)?
+            .map_err(wrong)?;
+        let targets: Vec<String> = swap.parts.iter().map(|part| part.target.display().to_string()).collect();
+        let mut performed = Performed::new(match kept.len() {
+            0 => format!("{} in place; nothing was there before", targets.join(", ")),
+            n => format!("{} in place; {n} old kept until commit", targets.join(", ")),
+        });
+        let left: Vec<String> = left.into_iter().map(|left| left.what).collect();
+        performed.output = json!({ "kept": kept, "left_to_people": left });
+        if !left.is_empty() {
+            performed.losses = left.iter().map(|what| format!("left to people: {what}")).collect();
+        }
+        Ok(performed)
+    }
+
+    fn discard(&self, directory: &Path) -> Result<Performed, Failure> {
+        let removed = self.place.within(|| remove(directory)).map_err(|error| failure(error.into()))?;
+        match removed {
+            Ok(_) => Ok(Performed::new("thrown away")),
+            Err(error) => Err(Failure::failed(format!("failed to remove {}: {error}", directory.display()))),
+        }
+    }
+
+    fn start(&self, service: &str, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let driver = self.drivers.service(service).map_err(failure)?;
+        let started =
+            self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
+        self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), Instant::now());
+        let mut summary = if started.already { "was running".to_owned() } else { "started".to_owned() };
+        if let Some(process) = started.process {
+            summary += &format!(", process {}", process.pid);
+        }
+        Ok(match started.stand_in {
+            Some(what) => {
+                let why = format!("what runs is a stand-in: {what}");
+                Performed { proven: Proven::Not(why), ..Performed::new(summary) }
+            }
+            None => Performed::new(summary),
+        })
+    }
+
+    fn stop(&self, service: &str, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let driver = self.drivers.service(service).map_err(failure)?;
+        let ended = self.on_service(at, |context| driver.service.stop(context)).map_err(service_failure)?;
+        Ok(Performed::new(match (ended.was_running, ended.killed) {
+            (false, _) => "was not running".to_owned(),
+            (true, 0) => "stopped".to_owned(),
+            (true, killed) => format!("stopped; {killed} processes had to be killed"),
+        }))
+    }
+
+    fn on_service<T>(&self, at: &StepContext<'_>, act: impl FnOnce(&service::Context<'_>) -> T) -> T {
+        let cancel = at.cancel_flag();
+        act(&service::Context {
+            place: &self.place,
+            state: self.drivers.state(),
+            timeout: at.time_left().unwrap_or(SERVICE_TIMEOUT),
+            cancel: &cancel,
+            secrets: self.drivers.secrets(),
+        })
+    }
+
+    fn ask_running(&self, service: &str, at: &StepContext<'_>) -> Answer {
+        let driver = match self.drivers.service(service) {
+            Ok(driver) => driver,
+            Err(error) => return Answer::Fatal(error.to_string()),
+        };
+        match self.on_service(at, |context| driver.service.status(context)) {
+            service::Status::Running { since } => Answer::Holds(
+                since.map_or_else(|| "it runs".to_owned(), |since| format!("it runs since {since}")),
+            ),
+            service::Status::Stopped => Answer::Fails("it is stopped".into()),
+            service::Status::Failed { why } => Answer::Fails(why),
+            service::Status::Unknown { why } => Answer::Unknown(why),
+        }
+    }
+
+    /// Asks a service's gate; what answers over the network must be this service and no other.
+    fn ask_gate(&self, service: &str, at: &StepContext<'_>) -> Answer {
+        let driver = match self.drivers.service(service) {
+            Ok(driver) => driver,
+            Err(error) => return Answer::Fatal(error.to_string()),
+        };
+        match &driver.gate {
+            None => self.ask_running(service, at),
+            Some(Gate::Checks(names)) => self.ask_all(names, at),
+            Some(Gate::Own(check)) => {
+                let served = self.on_service(at, |context| driver.service.served(context));
+                self.ask(check, served.ok().as_ref(), at)
+            }
+        }
+    }
+
+    fn ask(&self, driver: &CheckDriver, served_by: Option<&Served>, at: &StepContext<'_>) -> Answer {
+        let cancel = at.cancel_flag();
+        let context = AskContext {
+            timeout: at.time_left().map_or(driver.timeout, |left| left.min(driver.timeout)),
+            cancel: &cancel,
+            secrets: self.drivers.secrets(),
+            served_by,
+        };
+        match driver.check.ask(&self.place, &context) {
+            check::Answer::Holds { detail } => Answer::Holds(detail),
+            check::Answer::Fails { why, expected, found } => {
+                Answer::Fails(format!("{why}: expected {expected}, found {found}"))
+            }
+            check::Answer::Unknown { why } => Answer::Unknown(why),
+            check::Answer::Fatal { why } => Answer::Fatal(why),
+        }
+    }
+
+    /// Looks a second time, once each service has been up for a while.
+    fn steady(&self, services: &[String], at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let newest = self.started.lock().expect("nobody panics while noting").values().max().copied();
+        while newest.is_some_and(|start| start.elapsed() < STEADY_AFTER) {
+            if at.is_cancelled() {
+                return Err(Failure::interrupted("ended while it waited for a second look"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for service in services {
+            let answer = match self.ask_running(service, at) {
+                Answer::Holds(_) => self.ask_gate(service, at),
+                other => other,
+            };
+            match answer {
+                Answer::Holds(_) => {}
+                Answer::Unknown(why) => {
+                    return Err(Failure::not_proven(format!("whether {service} still runs: {why}")));
+                }
+                Answer::Fails(why) | Answer::Fatal(why) => {
+                    return Err(Failure::failed(format!("{service} was ready and is not any more: {why}")));
+                }
+            }
+        }
+        let summary =
+            format!("{} still up {} s after the start", services.join(", "), STEADY_AFTER.as_secs());
+        Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) })
+    }
+
+    fn run(&self, script: &str, step: At, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let command = self.drivers.run_command(step, script).map_err(failure)?;
+        let secrets = self.drivers.secrets();
+        let cancel: Arc<AtomicBool> = at.cancel_flag();
+        let tell = |_: Stream, line: &str| at.progress(&Progress::Line(secrets.mask(line)));
+        let mut limits = Limits::timeout(at.time_left().unwrap_or(Duration::from_secs(600)));
+        limits.cancel = Some(&cancel);
+        limits.on_line = Some(&tell);
+        let finished = self.place.run(&command, &limits).map_err(|error| failure(error.into()))?;
+        let said = secrets.mask(&format!("{}{}", finished.out.text(), finished.err.text()));
+        if !finished.success() {
+            let why = format!("the command {}: {}", finished.end, last_lines(&said));
+            return Err(if cancel.load(Ordering::Relaxed) {
+                Failure::interrupted(why)
+            } else {
+                Failure::failed(why)
+            });
+        }
+        let mut summary = last_lines(&said).lines().last().unwrap_or("done").to_owned();
+        if finished.left_behind > 0 {
+            summary += &format!(" ({} processes that it left behind were killed)", finished.left_behind);
+        }
+        Ok(Performed::new(summary))
+    }
+
+    fn notify(&self, step: At, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let messages = self.drivers.messages(step).map_err(failure)?;
+        let mut told = Vec::new();
+        for message in messages {
+            match &message.send {
+                Send::Command(command) => {
+                    let finished = self
+                        .place
+                        .run(command, &Limits::timeout(at.time_left().unwrap_or(NOTIFY_TIMEOUT)))
+                        .map_err(|error| failure(error.into()))?;
+                    if !finished.success() {
+                        let said = self.drivers.secrets().mask(&finished.err.text());
+                        let why =
+                            format!("{} was not told: the command {}: {said}", message.channel, finished.end);
+                        return Err(Failure::failed(why));
+                    }
+                }
+                Send::Http(check) => match self.ask(check, None, at) {
+                    Answer::Holds(_) => {}
+                    other => {
+                        let why = format!("{} was not told: {}", message.channel, other.detail());
+                        return Err(Failure::failed(why));
+                    }
+                },
+            }
+            told.push(message.channel.as_str());
+        }
+        Ok(match told.as_slice() {
+            [] => Performed::new("the plan names nobody to tell"),
+            told => Performed::new(format!("told {}", told.join(", "))),
+        })
+    }
+
+    fn question(&self, question: Question, at: &StepContext<'_>) -> Answer {
+        match question {
+            Question::Checks(names) => self.ask_all(&names, at),
+            Question::Inline(position) => match self.drivers.inline(position) {
+                Some(check) => self.ask(check, None, at),
+                None => Answer::Fatal("the plan has no such question".into()),
+            },
+            Question::Gate(service) => self.ask_gate(&service, at),
+            Question::Running(service) => self.ask_running(&service, at),
+        }
+    }
+
+    fn ask_all(&self, names: &[String], at: &StepContext<'_>) -> Answer {
+        let mut held = Vec::new();
+        for name in names {
+            match self.ask_check(name, at) {
+                Answer::Holds(detail) => held.push(format!("{name}: {detail}")),
+                Answer::Fails(why) => return Answer::Fails(format!("{name}: {why}")),
+                Answer::Fatal(why) => return Answer::Fatal(format!("{name}: {why}")),
+                Answer::Unknown(why) => return Answer::Unknown(format!("{name}: {why}")),
+            }
+        }
+        Answer::Holds(held.join("; "))
+    }
+
+    fn ask_check(&self, name: &str, at: &StepContext<'_>) -> Answer {
+        match self.drivers.check(name) {
+            Ok(check) => self.ask(check, None, at),
+            Err(error) => Answer::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl Actions for Performer<'_> {
+    fn perform(&self, action: &Action, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let work = read(action).map_err(Failure::could_not_run)?;
+        self.work(work, at)
+    }
+
+    fn ask(&self, check: &Action, at: &StepContext<'_>) -> Answer {
+        match read(check) {
+            Ok(question) => self.question(question, at),
+            Err(why) => Answer::Fatal(why),
+        }
+    }
+
+    fn probe(&self, action: &Action, _: &StepContext<'_>) -> Probe {
+        match read(action) {
+            // All of these find out by themselves what is done already.
+            Ok(
+                Work::Fetch(_)
+                | Work::Prove(_)
+                | Work::Swap { .. }
+                | Work::Discard { .. }
+                | Work::Start { .. }
+                | Work::Stop { .. }
+                | Work::Steady { .. }
+                | Work::Backup(_)
+                | Work::Disaster { .. }
+                | Work::Control { .. }
+                | Work::Note { .. }
+                | Work::NotHere { .. },
+            ) => Probe::NotDone,
+            // The language demands that these are safe to run twice, or say when they are done.
+            Ok(Work::Run { .. } | Work::Notify { .. }) => Probe::NotDone,
+            Err(_) => Probe::Unknown,
+        }
+    }
+
+    fn undo(&self, action: &Action, _: &Performed, _: &StepContext<'_>) -> Result<Undone, Failure> {
+        match read(action).map_err(Failure::could_not_run)? {
+            Work::Swap { restored, swap } => {
+                self.place
+                    .within(|| swap.rollback(&mut |_, _| Ok(())))
+                    .map_err(|error| failure(error.into()))?
+                    .map_err(|error| failure(Error::component(&restored.component)(error)))?;
+                Ok(Undone::Done(format!("{} is what it was before", restored.component)))
+            }
+            _ => Ok(Undone::Nothing),
+        }
+    }
+}
+
+/// What a proof makes of the step.
+fn judge(component: &str, proof: &Proof) -> Result<Performed, Failure> {
+    let told = |holds: fn(&Holds) -> bool| -> Vec<String> {
+        let those = proof.shown.iter().filter(|shown| holds(&shown.holds));
+        those
+            .map(|shown| match &shown.holds {
+                Holds::Unknown(why) => format!("{} is not known: {why}", shown.what),
+                _ => format!("{} is {}, expected {}", shown.what, shown.found, shown.expected),
+            })
+            .collect()
+    };
+    match proof.outcome() {
+        Shown::Failed => {
+            let wrong = told(|holds| *holds == Holds::No);
+            Err(Failure::failed(format!(
+                "{component} as restored is not what was backed up: {}; what is there was not touched",
+                wrong.join("; ")
+            )))
+        }
+        Shown::Proven => {
+            let summary = proven_summary(proof);
+            Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) }
+                .with_output(json!({ "shown": proof.shown })))
+        }
+        Shown::NotProven => {
+            let unknown = told(|holds| matches!(holds, Holds::Unknown(_)));
+            let why = match unknown.as_slice() {
+                [] => format!("nothing of {component} was shown"),
+                unknown => unknown.join("; "),
+            };
+            Ok(Performed { proven: Proven::Not(why.clone()), ..Performed::new(why) })
+        }
+    }
+}
+
+/// What was shown, the plan's own facts by name; the whole list is in the step's output.
+fn proven_summary(proof: &Proof) -> String {
+    let declared = proof.shown.iter().filter_map(|shown| {
+        let name = shown.what.strip_prefix("fact ")?;
+        Some(format!("{name} {}", shown.found))
+    });
+    let all = format!("{} of {} comparisons hold", proof.shown.len(), proof.shown.len());
+    std::iter::once(all).chain(declared).collect::<Vec<_>>().join(", ")
+}
+
+/// Removes a file, link or directory; tells whether there was one.
+fn remove(path: &Path) -> estate::Result<bool> {
+    let is_there = path.symlink_metadata().is_ok();
+    estate::swap::remove(path)?;
+    Ok(is_there)
+}
+
+/// What an error of the engine makes of a step.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(crate) fn failure(error: Error) -> Failure {
+    match &error {
+        Error::Repository(repository::Error::Interrupted)
+        | Error::Component { source: estate::Error::Interrupted, .. } => Failure::interrupted("interrupted"),
+        Error::Refused { message, hint } => Failure::could_not_run(format!("{message}; {hint}")),
+        Error::Plan(_) | Error::Unknown(_) | Error::Late(_) => Failure::could_not_run(error.to_string()),
+        Error::Component {
+            source: estate::Error::InUse { .. } | estate::Error::OtherIdentity { .. },
+            ..
+        } => Failure::could_not_run(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// What an error of a service makes of a step: what cannot be rehearsed here is not proven.
+fn service_failure(error: service::Error) -> Failure {
+    match error {
+        service::Error::NotHere { .. } => Failure::not_proven(error.to_string()),
+        service::Error::Interrupted => Failure::interrupted("interrupted"),
+        other => Failure::failed(other.to_string()),
+    }
+}
+
+fn first_lines(text: &str) -> String {
+    text.lines().take(OUTPUT_LINES_MAX).collect::<Vec<_>>().join("\n")
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(OUTPUT_LINES_MAX)..].join("\n")
+}
+
+/// Hands the progress of the repository's work to the live view, now and then.
+struct Teller<'a, 'b> {
+    at: &'a StepContext<'b>,
+    task: Task,
+    done: AtomicU64,
+    total: AtomicU64,
+    told: Mutex<Instant>,
+}
+
+/// How often the live view is told of progress.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+impl<'a, 'b> Teller<'a, 'b> {
+    fn new(at: &'a StepContext<'b>, task: Task) -> Self {
+        let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { at, task, done, total, told: Mutex::new(Instant::now()) }
+    }
+}
+
+impl Observer for Teller<'_, '_> {
+    fn observe(&self, event: Event<'_>) {
+        match event {
+            Event::Expect { task, bytes, .. } if task == self.task => {
+                self.total.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Event::Advance { task, bytes, .. } if task == self.task => {
+                let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+                // Whoever finds it locked leaves the telling to the one that has the lock.
+                if let Ok(mut told) = self.told.try_lock()
+                    && told.elapsed() >= TELL_EVERY
+                {
+                    *told = Instant::now();
+                    let total = Some(self.total.load(Ordering::Relaxed)).filter(|total| *total >= done);
+                    self.at.progress(&Progress::Amount { done, total, unit: Unit::Bytes });
+                }
+            }
+            _ => {}
+        }
+    }
+}

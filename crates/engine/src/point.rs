@@ -1,0 +1,209 @@
+//! Recovery points: the record of each, kept in the repository beside its snapshot, and the choice among them.
+//!
+//! A snapshot becomes a recovery point by its record, which is written after the capture has ended well. A snapshot
+//! without one belongs to a backup that did not come to its end, and is never chosen.
+
+use std::path::Path;
+
+use estate::component::PointFacts;
+use estate::floor::Plausibility;
+use jiff::Timestamp;
+use repository::{Id, Repository};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The directory of the records in the repository.
+const DIRECTORY: &str = "points";
+
+/// The version of the record; a newer one is not guessed at.
+const VERSION: u32 = 1;
+
+/// A snapshot to which a component can be restored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The version of this record.
+    pub version: u32,
+    /// The snapshot's id.
+    pub snapshot: Id,
+    /// The tree of that snapshot.
+    pub tree: Id,
+    /// The estate: the plan's name.
+    pub estate: String,
+    /// The component's name in the plan.
+    pub component: String,
+    /// The run that made it.
+    pub run: String,
+    /// The machine that it is from.
+    pub host: String,
+    /// What the driver recorded.
+    pub recorded: PointFacts,
+    /// Whether it is to be believed.
+    pub plausibility: Plausibility,
+    /// Who accepted it although it was implausible.
+    pub accepted_by: Option<String>,
+    /// What was not as it should be when it was made, though it counts.
+    pub remarks: Vec<String>,
+}
+
+impl Point {
+    /// The version of the records that this program writes.
+    pub const VERSION: u32 = VERSION;
+
+    /// Whether it may be chosen without being asked for by name.
+    pub fn counts(&self) -> bool {
+        self.plausibility.counts()
+    }
+
+    /// The moment that it represents.
+    pub fn instant(&self) -> Timestamp {
+        self.recorded.instant
+    }
+
+    /// The first characters of the snapshot's id, as people use it.
+    pub fn short(&self) -> String {
+        self.snapshot.short()
+    }
+
+    fn name(&self) -> String {
+        format!("{DIRECTORY}/{}", self.snapshot.to_hex())
+    }
+}
+
+/// Writes the record of a point, which makes it one.
+pub(crate) fn save(repository: &Repository, point: &Point) -> Result<()> {
+    let bytes = serde_json::to_vec(point).expect("a record has only text keys");
+    repository.sidecar_create(&point.name(), &bytes)?;
+    Ok(())
+}
+
+/// All recovery points of an estate, by instant, the newest last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Catalogue {
+    points: Vec<Point>,
+    /// Records that could not be read, and why: each may be a point that is missing in `points`.
+    pub unreadable: Vec<String>,
+}
+
+impl Catalogue {
+    /// Reads the records of `estate`, those already read from `cache`, a directory of this machine.
+    ///
+    /// Fails when the repository cannot be listed; a record that cannot be read is told in `unreadable`. A record
+    /// whose snapshot is gone (forgotten, or lost) is no point.
+    pub fn load(repository: &Repository, estate: &str, cache: &Path) -> Result<Self> {
+        let snapshots: std::collections::BTreeSet<String> =
+            repository.list(repository::FileKind::Snapshot)?.into_iter().map(|(id, _)| id.to_hex()).collect();
+        let names: Vec<String> = repository
+            .sidecar_list(DIRECTORY)?
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.rsplit('/').next().is_some_and(|id| snapshots.contains(id)))
+            .collect();
+        let mut catalogue = Self::default();
+        let (mut missing, cache) = (Vec::new(), Cache(cache));
+        for name in names {
+            match cache.read(&name) {
+                Some(point) => catalogue.take(point, estate),
+                None => missing.push(name),
+            }
+        }
+        for (name, read) in missing.iter().zip(repository.sidecar_read_many(&missing)) {
+            match read.map_err(Error::from).and_then(|bytes| parse(name, bytes.as_deref())) {
+                Ok(Some(point)) => {
+                    cache.write(name, &point);
+                    catalogue.take(point, estate);
+                }
+                // Removed since the listing.
+                Ok(None) => {}
+                Err(error) => catalogue.unreadable.push(error.to_string()),
+            }
+        }
+        catalogue.points.sort_by_key(Point::instant);
+        Ok(catalogue)
+    }
+
+    fn take(&mut self, point: Point, estate: &str) {
+        if point.estate == estate {
+            self.points.push(point);
+        }
+    }
+
+    /// The points of `component`, by instant, the newest last.
+    pub fn of<'a, 'c>(
+        &'a self,
+        component: &'c str,
+    ) -> impl DoubleEndedIterator<Item = &'a Point> + use<'a, 'c> {
+        self.points.iter().filter(move |point| point.component == component)
+    }
+
+    /// All points, by instant, the newest last.
+    pub fn all(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The newest point of `component` that counts.
+    pub fn newest(&self, component: &str) -> Option<&Point> {
+        self.of(component).rfind(|point| point.counts())
+    }
+
+    /// Chooses the newest point of `component` that counts and is not younger than `at`, or the newest of all.
+    ///
+    /// Fails when there is none, and says which there are.
+    pub fn choose(&self, component: &str, at: Option<Timestamp>) -> Result<&Point> {
+        let chosen =
+            self.of(component).rfind(|point| point.counts() && at.is_none_or(|at| point.instant() <= at));
+        chosen.ok_or_else(|| {
+            let mut counting = self.of(component).filter(|point| point.counts());
+            match (counting.next(), at) {
+                (Some(oldest), Some(at)) => Error::refused(
+                    format!(
+                        "{component} has no recovery point as old as {at}: the oldest is of {}",
+                        oldest.instant()
+                    ),
+                    "choose a later instant; `lifeboat points` shows what there is",
+                ),
+                _ if self.of(component).next().is_some() => Error::refused(
+                    format!("no recovery point of {component} counts: every one is implausible"),
+                    "see why with `lifeboat points`, and accept one by a backup with --accept if it is right",
+                ),
+                _ => Error::refused(
+                    format!("{component} has no recovery point in this repository"),
+                    format!("make one with `lifeboat backup {component}`"),
+                ),
+            }
+        })
+    }
+}
+
+fn parse(name: &str, bytes: Option<&[u8]>) -> Result<Option<Point>> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let point: Point = serde_json::from_slice(bytes).map_err(|error| Error::damaged(name, error))?;
+    if point.version > VERSION {
+        let why = format!("it has version {}, and this program knows up to {VERSION}", point.version);
+        return Err(Error::damaged(name, why));
+    }
+    if point.name() != name {
+        return Err(Error::damaged(name, format!("it speaks of snapshot {}", point.snapshot)));
+    }
+    Ok(Some(point))
+}
+
+/// Records that were read before: they never change, and reading hundreds from an object store takes seconds.
+struct Cache<'a>(&'a Path);
+
+impl Cache<'_> {
+    fn read(&self, name: &str) -> Option<Point> {
+        let bytes = std::fs::read(self.0.join(name)).ok()?;
+        parse(name, Some(&bytes)).ok().flatten()
+    }
+
+    fn write(&self, name: &str, point: &Point) {
+        let (path, bytes) = (self.0.join(name), serde_json::to_vec(point));
+        let (Some(directory), Ok(bytes)) = (path.parent(), bytes) else { return };
+        // A cache that cannot be written only costs time.
+        let beside = path.with_extension(format!("{}.part", std::process::id()));
+        let _uncached = std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::write(&beside, bytes))
+            .and_then(|()| std::fs::rename(&beside, &path));
+    }
+}

@@ -1,0 +1,123 @@
+//! Backing up by the plan, and verifying what is stored: the use cases that need no disaster.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use place::Place;
+use runbook::{Body, Step};
+
+use crate::drivers::Drivers;
+use crate::execute::{Conduct, Finished, What, execute};
+use crate::perform::Performer;
+use crate::recover::{plain_context, runbook};
+use crate::resolve::{Chosen, Context, Numbers, backup_steps, fetch_and_prove, phase};
+use crate::runs::{Kind, new_id};
+use crate::site::Site;
+use crate::work::{Restored, Work};
+use crate::{Error, Result};
+
+/// How long the backup or test of everything may take at most; single components have limits of their own.
+const ALL_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Backs up the components `names`, or all of the plan.
+///
+/// A component that fails does not keep the others from being backed up. `accept` accepts what is implausible.
+pub fn backup(site: &Site, names: &[String], accept: bool, conduct: Conduct<'_>) -> Result<Finished> {
+    let names = chosen_components(site, names)?;
+    let now = site.now();
+    let context = plain_context(site, now);
+    let accept = accept.then_some(site.who.as_str());
+    let mut numbers = Numbers::top();
+    let together = numbers.next();
+    let steps = backup_steps(names.clone(), accept, false, &mut Numbers::inside(&together));
+    let steps = steps.into_iter().map(|step| with_timeout(site, step)).collect();
+    let mut all =
+        Step::new(together.as_str(), format!("back up {}", names.join(", ")), Body::Parallel(steps));
+    all.timeout = Some(ALL_WITHIN);
+    let runbook = runbook(format!("backup of {}", site.estate()), vec![phase(all, "backup")], &context);
+    carry_out(site, Kind::Backup, &new_id(Kind::Backup, now), runbook, conduct)
+}
+
+/// Restores the newest point of the components `names`, or of all, into scratch, proves it, and throws it away.
+///
+/// Fails when a component has no point that counts.
+pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Result<Finished> {
+    let names = chosen_components(site, names)?;
+    let now = site.now();
+    let id = new_id(Kind::Verify, now);
+    let catalogue = site.catalogue()?;
+    let drivers = Drivers::of(site, &Place::host())?;
+    let mut chosen = Vec::new();
+    let mut numbers = Numbers::top();
+    let together = numbers.next();
+    let mut inside = Numbers::inside(&together);
+    let mut steps = Vec::new();
+    for name in &names {
+        let point = catalogue.choose(name, None)?;
+        chosen.push(Chosen::of(point));
+        let directory: PathBuf = site.state.join("scratch").join(&id).join(name);
+        let parts = drivers.component(name)?.parts(&id, &point.recorded);
+        let restored = Restored {
+            component: name.clone(),
+            snapshot: point.snapshot.to_hex(),
+            tree: point.tree.to_hex(),
+            parts: parts.iter().map(|part| part.moved_to(&directory)).collect(),
+            recorded: point.recorded.clone(),
+        };
+        let step = inside.next();
+        let mut tested = fetch_and_prove(&restored, &step.child("test"));
+        tested.name = format!("restore {name} into scratch and prove it");
+        let discard = Work::Discard { component: name.clone(), directory: directory.clone() };
+        let discard = discard.action(format!("rm -rf {}", directory.display()));
+        let discard = phase(
+            Step::new(step.child("discard").as_str(), format!("throw {name} away"), Body::Action(discard)),
+            "clean up",
+        );
+        steps.push(Step::new(step.as_str(), format!("test {name}"), Body::Sequence(vec![tested, discard])));
+    }
+    let mut all = Step::new(together.as_str(), "restore tests".to_owned(), Body::Parallel(steps));
+    all.timeout = Some(ALL_WITHIN);
+    let context = Context { chosen, ..plain_context(site, now) };
+    let runbook = runbook(format!("restore test of {}", names.join(", ")), vec![all], &context);
+    carry_out(site, Kind::Verify, &id, runbook, conduct)
+}
+
+fn carry_out(
+    site: &Site,
+    kind: Kind,
+    id: &str,
+    runbook: runbook::Runbook,
+    conduct: Conduct<'_>,
+) -> Result<Finished> {
+    let drivers = Drivers::of(site, &Place::host())?;
+    let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
+    let finished = execute(site, kind, id, What::Begin(runbook), &performer, conduct);
+    // Also what a failed test left there is of no use to anybody.
+    let _left = std::fs::remove_dir_all(site.state.join("scratch").join(id));
+    finished
+}
+
+fn with_timeout(site: &Site, step: Step) -> Step {
+    let component = match &step.body {
+        Body::Action(action) => action.input.get("component").and_then(serde_json::Value::as_str),
+        _ => None,
+    };
+    let timeout =
+        component.and_then(|name| site.plan.components.get(name)).map(|component| *component.timeout);
+    Step { timeout: timeout.or(step.timeout), ..step }
+}
+
+fn chosen_components(site: &Site, names: &[String]) -> Result<Vec<String>> {
+    for name in names {
+        site.plan.component(name)?;
+    }
+    let names: Vec<String> = if names.is_empty() {
+        site.plan.components.names().map(str::to_owned).collect()
+    } else {
+        names.to_vec()
+    };
+    if names.is_empty() {
+        return Err(Error::refused("the plan has no components", "declare what is to be protected"));
+    }
+    Ok(names)
+}

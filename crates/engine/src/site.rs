@@ -1,0 +1,92 @@
+//! What every use case begins with: the plan, the directory it speaks of, the repository, and who asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use plan::{Lookup, Plan};
+use repository::Repository;
+
+use crate::Result;
+use crate::point::Catalogue;
+
+/// Values from outside the plan, looked up late; shared by the threads of a run.
+pub type SharedLookup = Arc<dyn Lookup + Send + Sync>;
+
+/// An estate that is being worked on: its plan, its repository, and who does it from where.
+#[derive(Clone)]
+pub struct Site {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The text of the plan file, pinned by every run.
+    pub plan_text: String,
+    /// The directory against which the plan's relative paths are resolved; absolute.
+    pub base: PathBuf,
+    /// The directory of everything that Lifeboat keeps on this machine: runs, services, caches; absolute.
+    pub state: PathBuf,
+    /// Where recovery points live.
+    pub repository: Repository,
+    /// Finds late values.
+    pub lookup: SharedLookup,
+    /// Who asks: `user@host`.
+    pub who: String,
+    /// This machine's name.
+    pub host: String,
+    /// The program and its version.
+    pub program: String,
+    /// How the first process of a twin is started: the program and the arguments that make it [`place::twin_init`].
+    pub twin_init: place::Init,
+}
+
+impl Site {
+    /// The present.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// The recovery points of this estate.
+    pub fn catalogue(&self) -> Result<Catalogue> {
+        Catalogue::load(&self.repository, &self.estate(), &self.state.join("cache"))
+    }
+
+    /// The estate's name.
+    pub fn estate(&self) -> String {
+        self.plan.name.as_str().to_owned()
+    }
+
+    /// A path of the plan, made absolute.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        absolute(&self.base, path)
+    }
+}
+
+/// Resolves `path` against `base`, without looking at any file: `.` goes, `..` takes its parent with it.
+pub(crate) fn absolute(base: &Path, path: &Path) -> PathBuf {
+    let mut absolute = PathBuf::new();
+    for component in base.join(path).components() {
+        match component {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                absolute.pop();
+            }
+            other => absolute.push(other),
+        }
+    }
+    absolute
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_absolute_by_their_text() {
+        let check = |path: &str, expected: &str| {
+            assert_eq!(absolute(Path::new("/srv/app"), Path::new(path)), Path::new(expected));
+        };
+        check("data/hub.db", "/srv/app/data/hub.db");
+        check("./k8s/", "/srv/app/k8s");
+        check("../other/./x", "/srv/other/x");
+        check("/etc/app.conf", "/etc/app.conf");
+    }
+}

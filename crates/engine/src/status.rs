@@ -1,0 +1,289 @@
+//! Readiness: every objective beside what is measured, from what lies in the repository alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use plan::Every;
+use runbook::Outcome;
+use serde::Serialize;
+
+use crate::point::{Catalogue, Point};
+use crate::preflight::spoken;
+use crate::runs::{self, Kind, Record};
+use crate::site::Site;
+use crate::{Error, Result};
+
+/// A drill that the plan does not schedule is overdue after this.
+const DRILL_EVERY: Duration = Duration::from_secs(30 * 86_400);
+
+/// How ready the estate is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Readiness {
+    /// The estate.
+    pub estate: String,
+    /// When this was looked at.
+    pub now: Timestamp,
+    /// Every component, in the order of the plan.
+    pub components: Vec<ComponentReadiness>,
+    /// Every scenario, in the order of the plan.
+    pub scenarios: Vec<ScenarioReadiness>,
+    /// Runs of this machine that can be taken up again.
+    pub open: Vec<String>,
+    /// The newest runs, the newest first.
+    pub recent: Vec<Record>,
+    /// Records that could not be read: something may be missing above.
+    pub unreadable: Vec<String>,
+}
+
+/// Whether a component is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protection {
+    /// Its newest point is younger than its RPO demands.
+    Protected,
+    /// Its newest point is older.
+    Late,
+    /// The last backup failed, or is implausible.
+    Broken,
+    /// It was never backed up.
+    Unprotected,
+}
+
+/// One component's readiness.
+#[derive(Debug, Clone, Serialize)]
+pub struct ComponentReadiness {
+    /// Its name.
+    pub component: String,
+    /// Whether it is protected.
+    pub protection: Protection,
+    /// Why not, if not.
+    pub why: Option<String>,
+    /// The moment of its newest point that counts.
+    pub newest: Option<Timestamp>,
+    /// How old that is, in seconds.
+    pub age_seconds: Option<f64>,
+    /// How old it may be, in seconds.
+    pub rpo_seconds: Option<f64>,
+    /// How many points count.
+    pub points: usize,
+    /// How much the newest is, in bytes.
+    pub bytes: Option<u64>,
+}
+
+/// Whether a scenario is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Its last run was verified, and nothing has changed since.
+    Proven,
+    /// It was verified once, and something has changed, or too much time has passed.
+    Stale,
+    /// Its last run failed or showed too little.
+    Failed,
+    /// It was never tried.
+    NeverTried,
+}
+
+/// One scenario's readiness.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScenarioReadiness {
+    /// Its name.
+    pub scenario: String,
+    /// Whether it is proven.
+    pub proof: Proof,
+    /// Why not, if not.
+    pub why: Vec<String>,
+    /// Its last run.
+    pub run: Option<String>,
+    /// When that ended.
+    pub when: Option<Timestamp>,
+    /// How long the recovery took in it, in seconds.
+    pub rto_measured_seconds: Option<f64>,
+    /// How long it may take, in seconds.
+    pub rto_seconds: Option<f64>,
+}
+
+impl Readiness {
+    /// Whether everything is protected and proven, and every objective is met.
+    pub fn is_ready(&self) -> bool {
+        let components = self.components.iter().all(|one| one.protection == Protection::Protected);
+        let scenarios = self.scenarios.iter().all(|one| one.proof == Proof::Proven && one.meets_rto());
+        components && scenarios && self.unreadable.is_empty()
+    }
+
+    /// Whether something failed or is broken, as opposed to late, stale or not tried.
+    pub fn is_broken(&self) -> bool {
+        self.components.iter().any(|one| one.protection == Protection::Broken)
+            || self.scenarios.iter().any(|one| one.proof == Proof::Failed)
+    }
+}
+
+impl ScenarioReadiness {
+    /// Whether the recovery was as fast as it must be.
+    pub fn meets_rto(&self) -> bool {
+        match (self.rto_measured_seconds, self.rto_seconds) {
+            (Some(measured), Some(objective)) => measured <= objective,
+            _ => true,
+        }
+    }
+}
+
+/// How many of the newest runs are shown.
+const RECENT_MAX: usize = 10;
+
+/// Looks how ready the estate is.
+pub fn status(site: &Site) -> Result<Readiness> {
+    let catalogue = site.catalogue()?;
+    let (mut records, mut unreadable) = runs::records(&site.repository)?;
+    records.retain(|record| record.estate == site.estate());
+    unreadable.extend(catalogue.unreadable.iter().cloned());
+    let now = site.now();
+    let components = site
+        .plan
+        .components
+        .iter()
+        .map(|(name, declared)| component(name, declared, &catalogue, &records, now))
+        .collect();
+    let scenarios = site
+        .plan
+        .scenarios
+        .iter()
+        .map(|(name, declared)| scenario(site, name, declared, &catalogue, &records, now))
+        .collect();
+    let recent = records.iter().rev().take(RECENT_MAX).cloned().collect();
+    let estate = site.estate();
+    Ok(Readiness { estate, now, components, scenarios, open: open(site)?, recent, unreadable })
+}
+
+fn open(site: &Site) -> Result<Vec<String>> {
+    let mut open = Vec::new();
+    for id in runs::local(&site.state)? {
+        match runs::read(&site.state, None, &id) {
+            // A drill's twin is gone with its process.
+            Ok(run) if run.state.begun().kind != Kind::Drill.as_str() && runs::is_open(&run.state) => {
+                open.push(id);
+            }
+            Ok(_) => {}
+            // Begun and killed before its first entry: there is nothing to go on with.
+            Err(Error::Journal(runbook::journal::JournalError::Empty)) => {}
+            Err(error) => open.push(format!("{id} ({error})")),
+        }
+    }
+    Ok(open)
+}
+
+fn component(
+    name: &str,
+    declared: &plan::Component,
+    catalogue: &Catalogue,
+    records: &[Record],
+    now: Timestamp,
+) -> ComponentReadiness {
+    let newest = catalogue.newest(name);
+    let age = newest.and_then(|point| Duration::try_from(now.duration_since(point.instant())).ok());
+    let last = records
+        .iter()
+        .rev()
+        .filter(|record| record.kind == Kind::Backup)
+        .find_map(|record| record.components.get(name));
+    let implausible = catalogue.of(name).next_back().filter(|point| !point.counts());
+    let (protection, why) = match (newest, last, implausible) {
+        (_, Some(Some(why)), _) => (Protection::Broken, Some(format!("the last backup failed: {why}"))),
+        (_, _, Some(_)) => (Protection::Broken, Some("the last backup is implausible".to_owned())),
+        (None, ..) => (Protection::Unprotected, Some("it was never backed up".to_owned())),
+        (Some(_), ..) => match (age, declared.rpo) {
+            (Some(age), Some(rpo)) if age > rpo => {
+                let why =
+                    format!("the newest point is {} old, at most {} may be lost", spoken(age), spoken(rpo));
+                (Protection::Late, Some(why))
+            }
+            _ => (Protection::Protected, None),
+        },
+    };
+    ComponentReadiness {
+        component: name.to_owned(),
+        protection,
+        why,
+        newest: newest.map(Point::instant),
+        age_seconds: age.map(|age| age.as_secs_f64()),
+        rpo_seconds: declared.rpo.map(|rpo| rpo.as_secs_f64()),
+        points: catalogue.of(name).filter(|point| point.counts()).count(),
+        bytes: newest.and_then(|point| point.recorded.bytes),
+    }
+}
+
+fn scenario(
+    site: &Site,
+    name: &str,
+    declared: &plan::Scenario,
+    catalogue: &Catalogue,
+    records: &[Record],
+    now: Timestamp,
+) -> ScenarioReadiness {
+    let last = records.iter().rev().find(|record| {
+        record.scenario.as_deref() == Some(name) && matches!(record.kind, Kind::Drill | Kind::Recover)
+    });
+    let (proof, why) = match last {
+        None => (Proof::NeverTried, vec![format!("try it with `lifeboat drill {name}`")]),
+        Some(record) if record.outcome != Outcome::Verified => (Proof::Failed, record.reasons.clone()),
+        Some(record) => match staleness(site, name, record, catalogue, now) {
+            reasons if reasons.is_empty() => (Proof::Proven, Vec::new()),
+            reasons => (Proof::Stale, reasons),
+        },
+    };
+    ScenarioReadiness {
+        scenario: name.to_owned(),
+        proof,
+        why,
+        run: last.map(|record| record.run.clone()),
+        when: last.map(|record| record.ended),
+        rto_measured_seconds: last.and_then(|record| record.rto_seconds),
+        rto_seconds: declared.rto.map(|rto| rto.as_secs_f64()),
+    }
+}
+
+/// What has changed since a proof, so that it proves less than it did.
+fn staleness(
+    site: &Site,
+    scenario: &str,
+    proof: &Record,
+    catalogue: &Catalogue,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if site.plan.scenario_digest(scenario).ok().as_ref() != Some(&proof.plan_digest) {
+        reasons.push("what it stands on in the plan has changed since".to_owned());
+    }
+    if proof.program != site.program {
+        reasons.push(format!("it was proven with {}, this is {}", proof.program, site.program));
+    }
+    let engines: BTreeMap<&str, &str> = catalogue
+        .all()
+        .iter()
+        .filter(|point| point.counts())
+        .map(|point| (point.component.as_str(), point.recorded.engine.as_str()))
+        .collect();
+    for chosen in &proof.chosen {
+        if let Some(engine) = engines.get(chosen.component.as_str())
+            && *engine != chosen.engine
+        {
+            reasons.push(format!("{} was {}, and is {engine} now", chosen.component, chosen.engine));
+        }
+    }
+    let every = site
+        .plan
+        .drills
+        .iter()
+        .find(|drill| drill.scenario.as_str() == scenario)
+        .and_then(|drill| match &*drill.every {
+            Every::Interval(every) => Some(*every),
+            Every::Cron(_) | Every::Continuous => None,
+        })
+        .unwrap_or(DRILL_EVERY);
+    let age = Duration::try_from(now.duration_since(proof.ended)).unwrap_or_default();
+    if age > every {
+        reasons.push(format!("it was proven {} ago, and is to be every {}", spoken(age), spoken(every)));
+    }
+    reasons
+}

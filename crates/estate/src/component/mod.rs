@@ -1,0 +1,149 @@
+//! Components: what has state to protect. The contract that every driver keeps, and the drivers.
+//!
+//! # On the way in
+//! [`Component::capture`] begins at the source: from then until its [`Finish`] is finished or
+//! dropped, the source stands still for us (one read transaction, one finished dump). It gives [`Member`]s,
+//! which the caller reads, in any order and from any thread, and facts of that same moment. Then the caller
+//! says what was stored ([`Tally`]) and finishes. A capture that is dropped without `finish` is aborted and
+//! leaves nothing behind.
+//!
+//! # On the way back
+//! [`Component::parts`] says what to restore where. The caller has each part restored to
+//! `beside`, on the file system of its target; [`Component::prepare`] has said before whether the target may
+//! be replaced at all; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
+//! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.
+
+mod capture;
+pub mod command;
+mod env_files;
+pub mod files;
+mod glob;
+mod holders;
+mod options;
+mod proof;
+mod restore;
+pub mod sqlite;
+mod tally;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+pub use capture::{
+    Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, PointFacts, Problem,
+    StreamMeta,
+};
+pub use holders::{Holder, Holders};
+pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, SqliteOptions};
+pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
+pub use restore::Part;
+pub(crate) use restore::appended;
+pub use tally::{Entry, EntryKind, Tally};
+
+/// A flag by which the caller asks long work to stop; work that stops for it fails with
+/// [`crate::Error::Interrupted`].
+pub type Cancel = Arc<AtomicBool>;
+
+/// Something with state to protect.
+///
+/// A driver holds its options and no open file: every method begins from nothing, so that one value serves
+/// several threads, a long-running process, and a twin (whose file system the caller enters first).
+pub trait Component: Send + Sync {
+    /// The word for it in the plan, such as `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are
+    /// then called on an ordinary thread; those of all others inside [`place::Place::within`].
+    fn enters_by_itself(&self) -> bool {
+        false
+    }
+
+    /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into
+    /// every recovery point; another version makes a proof stale.
+    fn engine(&self) -> String;
+
+    /// Looks for what would make a capture or a restore fail, changing nothing.
+    fn preflight(&self) -> Vec<Finding>;
+
+    /// Tells what is at the source now, changing nothing.
+    ///
+    /// Fails when it cannot be looked at; that it is missing or damaged is an answer.
+    fn state(&self) -> Result<State>;
+
+    /// Begins a capture.
+    ///
+    /// Fails when a declared part is missing, unreadable, empty or damaged, when the source stays locked
+    /// beyond the driver's patience, and when a declared fact or export cannot be evaluated: a partial
+    /// capture is no capture.
+    fn capture(&self, request: &CaptureRequest<'_>) -> Result<Capture>;
+
+    /// Says what is to be restored for the point `recorded` by the run `run`, in the order of the swaps.
+    fn parts(&self, run: &str, recorded: &PointFacts) -> Vec<Part>;
+
+    /// Checks before anything is fetched that the targets may be replaced: their parent directories are made,
+    /// and a target that is in use or of another identity is refused.
+    ///
+    /// Fails with [`crate::Error::InUse`], [`crate::Error::OtherIdentity`] or [`crate::Error::BadTarget`].
+    fn prepare(&self, parts: &[Part], recorded: &PointFacts) -> Result<()>;
+
+    /// Shows that what lies beside is what was recorded: the engine's own integrity check, then the facts.
+    ///
+    /// Looks at `beside` only and changes nothing there. Fails when it cannot look at all; damage is an
+    /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
+    fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
+
+    /// Does what is to be done once the parts are in their places, such as feeding a dump to the command that
+    /// loads it. Does it again when called again.
+    fn after_swap(&self, _parts: &[Part], _recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lists what is still to be done by people, as it is now: secret values that are in no backup.
+    fn left_to_people(&self, _recorded: &PointFacts) -> Vec<LeftToPeople> {
+        Vec::new()
+    }
+
+    /// The paths that a disaster removes, for a twin to remove them: the state itself and its companion
+    /// files.
+    fn destroy(&self) -> Vec<PathBuf>;
+}
+
+/// What is at a component's source or target.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Something is there.
+    pub present: bool,
+    /// Whose data it is, as far as the driver can tell; comparable with [`PointFacts::identity`] for people.
+    pub identity: Option<String>,
+    /// What is wrong with it, such as `is not a SQLite database`.
+    pub damage: Option<String>,
+    /// How much there is, where that costs no walk.
+    pub bytes: Option<u64>,
+    /// Who has it open.
+    pub holders: Vec<Holder>,
+}
+
+/// What a preflight found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, where.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It works, and may stop working or not protect as much as it seems.
+    Warning,
+    /// A backup or restore fails as things are.
+    Error,
+}

@@ -1,0 +1,102 @@
+//! What the drivers are told by the plan, as plain data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A component of kind `files`: a list of paths, and files of secrets of which only the names are kept.
+#[derive(Debug, Clone, Default)]
+pub struct FilesOptions {
+    /// What the other paths are relative to; absolute.
+    pub base: PathBuf,
+    /// Files, directories and globs (`*`, `?`, `[…]`, `**`); at least one entry must match each of them.
+    pub paths: Vec<String>,
+    /// What is left out, in restic's patterns.
+    pub excludes: Vec<String>,
+    /// Files of `NAME=value` lines: the names are kept, the values never.
+    pub env_files: Vec<PathBuf>,
+}
+
+/// A component of kind `sqlite`: one database file.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The database; absolute.
+    pub path: PathBuf,
+    /// Facts by name: a query that gives one row with one value.
+    pub facts: Vec<(String, String)>,
+    /// Derived files that are kept beside the database.
+    pub exports: Vec<Export>,
+    /// How long a lock of somebody else is waited for; 30 seconds by default.
+    pub busy_timeout: Duration,
+    /// How long a single fact or export may take; 10 minutes by default.
+    pub query_timeout: Duration,
+    /// A capture fails when the write-ahead log grows beyond this while it is read, because it cannot be
+    /// reset meanwhile. By default the larger of 1 GiB and the size of the database.
+    pub wal_bytes_max: Option<u64>,
+    /// How the pages are read.
+    pub pages: Pages,
+}
+
+/// How the pages of a SQLite database are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pages {
+    /// Streamed from the read transaction if the built-in SQLite can do it, copied to scratch otherwise.
+    #[default]
+    Auto,
+    /// Copied to scratch first: needs as much space as the database, and frees it sooner.
+    Copied,
+}
+
+/// A derived file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Its name under `/lifeboat/exports/` in the snapshot; no directories.
+    pub name: String,
+    /// What it holds.
+    pub what: Exported,
+}
+
+/// What a derived file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exported {
+    /// The whole database as SQL text, as `sqlite3 FILE .dump` writes it.
+    Dump,
+    /// The rows of this query, as CSV (RFC 4180) with a line of names first.
+    Csv(String),
+}
+
+/// A component of kind `command`: whatever a command prints.
+#[derive(Debug, Clone)]
+pub struct CommandOptions {
+    /// The component's name in the plan.
+    pub name: String,
+    /// The name under which the output is kept: it lies at `/lifeboat/commands/NAME/FILE` in the snapshot.
+    pub file: String,
+    /// Prints what is to be kept on its standard output, and ends with 0.
+    pub backup: place::Command,
+    /// Reads what was kept on its standard input and puts it back.
+    pub restore: place::Command,
+    /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole.
+    /// Without it a restore is not proven by the component itself.
+    pub verify: Option<place::Command>,
+    /// A directory of the place in which what was kept lies while it is put back; made when it is missing.
+    pub hold: PathBuf,
+    /// What a disaster removes; absolute paths.
+    pub destroy: Vec<PathBuf>,
+    /// How long each command may take.
+    pub timeout: Duration,
+}
+
+impl SqliteOptions {
+    /// The defaults for a database.
+    pub fn of(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            facts: Vec::new(),
+            exports: Vec::new(),
+            busy_timeout: Duration::from_secs(30),
+            query_timeout: Duration::from_secs(600),
+            wal_bytes_max: None,
+            pages: Pages::Auto,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Tests of the components against real databases, files and commands.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
+
+mod checks;
+mod command;
+mod conformance;
+mod files;
+mod services;
+mod sqlite;
+mod sqlite_exports;
+mod sqlite_faults;
+mod support;
+mod swap;
+mod twin;

@@ -1,0 +1,128 @@
+//! Components: what has state to protect, what may be lost of it and how soon it must be back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::table::{choice, record, words};
+use crate::{CommandLine, Every, Given, Late, Named, OneOrMore, Percent, Position};
+
+record! {
+    /// Something with state to protect.
+    pub struct Component "component" {
+        /// Where it stands in the plan file.
+        at: Position,
+        /// What it is, and where.
+        kind: ComponentKind,
+        /// A sentence about it, for the printed runbook.
+        description: Option<String>,
+        /// How much it matters; the order in which status and runbook show components.
+        priority: Given<Priority> = Given::by_default(Priority::Medium),
+        /// How much of it may be lost, as time.
+        rpo: Option<Duration>,
+        /// How soon it must be back.
+        rto: Option<Duration>,
+        /// How often it is backed up; without it, only when somebody asks.
+        every: Option<Every>,
+        /// Which recovery points are kept; without it, all.
+        keep: Option<Keep>,
+        /// Numbers or digests measured when it is backed up and compared after it was restored, by name: for sqlite a query
+        /// that yields one value, for a command component a command that prints it.
+        facts: Named<String>,
+        /// By how much its size and its facts may shrink between two backups before a backup is implausible.
+        tolerance: Given<Percent> = Given::by_default(Percent::new(30)),
+        /// Whether a backup may hold nothing at all. Otherwise an empty one has failed.
+        may_be_empty: Given<bool> = Given::by_default(false),
+        /// How long one backup of it, or one restore, may take.
+        timeout: Given<Duration> = Given::by_default(Duration::from_secs(6 * 3600)),
+    }
+}
+
+choice! {
+    /// What a component is.
+    pub enum ComponentKind "kind of component" {
+        /// Files and directories, and the names in files of variables.
+        Files(FilesComponent) = ["files", "env_files"],
+        /// A SQLite database.
+        Sqlite(SqliteComponent) = ["sqlite"],
+        /// Whatever a command writes to its standard output.
+        Command(CommandComponent) = ["command"],
+    }
+    later { "postgres", "redis", "mariadb", "etcd", "wal_store", "images", "kubernetes" }
+}
+
+record! {
+    /// Files and directories.
+    pub struct FilesComponent "files component" {
+        /// Files and directories, relative to the plan file.
+        files: OneOrMore<PathBuf> = OneOrMore::default(),
+        /// Files of `NAME=VALUE` lines, relative to the plan file, of which the names are kept and the values are not.
+        env_files: OneOrMore<PathBuf> = OneOrMore::default(),
+        /// Patterns of what is left out, as in restic's `--exclude`.
+        exclude: OneOrMore<String> = OneOrMore::default(),
+    }
+}
+
+record! {
+    /// A SQLite database.
+    pub struct SqliteComponent "sqlite component" {
+        /// The database file, relative to the plan file.
+        sqlite: PathBuf,
+        /// Derived files kept beside the database, by file name: `dump`, or a query whose rows become CSV.
+        exports: Named<String>,
+    }
+}
+
+record! {
+    /// Whatever a command writes to its standard output.
+    pub struct CommandComponent "command component" {
+        /// Writes what is to be kept to its standard output, and ends with 0.
+        command: CommandLine,
+        /// The name under which the output is kept.
+        file: Given<String> = Given::by_default("stdout".to_owned()),
+        /// Reads what was kept on its standard input and puts it back.
+        restore: CommandLine,
+        /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole. Without
+        /// it, a restore is not proven by the component itself.
+        verify: Option<CommandLine>,
+        /// The directory in which all of these run, relative to the plan file; without it, the plan file's.
+        dir: Option<PathBuf>,
+        /// Variables of their environment, by name.
+        env: Named<Late>,
+        /// The user as whom they run; without it, whoever runs Lifeboat.
+        user: Option<String>,
+    }
+}
+
+words! {
+    /// How much a component matters.
+    pub enum Priority "priority" {
+        /// Nothing works without it.
+        Critical = "critical",
+        /// Much does not work without it.
+        High = "high",
+        /// The default.
+        Medium = "medium",
+        /// It would be missed.
+        Low = "low",
+    }
+}
+
+record! {
+    /// Which recovery points are kept: the union of what each key keeps.
+    pub struct Keep "retention" short "within" {
+        /// The newest so many.
+        last: Option<u32>,
+        /// The newest of each of so many hours.
+        hourly: Option<u32>,
+        /// The newest of each of so many days.
+        daily: Option<u32>,
+        /// The newest of each of so many weeks.
+        weekly: Option<u32>,
+        /// The newest of each of so many months.
+        monthly: Option<u32>,
+        /// The newest of each of so many years.
+        yearly: Option<u32>,
+        /// All that are younger than this.
+        within: Option<Duration>,
+    }
+}
