@@ -60,7 +60,7 @@ pub enum MemberContent<'a> {
     },
     /// What the parent snapshot has at the member's path, as it is there; no other member may lie in it.
     ///
-    /// Fails the backup with [`Error::NotAsBefore`](crate::Error::NotAsBefore), before anything is read, when there
+    /// Fails the backup with [`Error::NotAsBefore`], before anything is read, when there
     /// is no parent, when it has nothing there, or when a blob of it is no longer in the repository's index.
     AsBefore,
 }
