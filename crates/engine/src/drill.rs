@@ -1,9 +1,10 @@
 //! Rehearsing a disaster in a twin of this host: the same scenario, unchanged, where it can do no harm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use place::{Twin, TwinOptions, TwinReport};
+use plan::{CommandLine, ServiceKind};
 use store::Outside;
 
 use crate::Result;
@@ -55,8 +56,26 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
     Ok(Drilled { finished, twin: report })
 }
 
+/// The directories of the programs that the plan names by their whole path.
+fn programs(site: &Site) -> impl Iterator<Item = PathBuf> + '_ {
+    let lines = site.plan.services.iter().flat_map(|(_, service)| match &service.kind {
+        ServiceKind::Process(process) => vec![&process.process.command],
+        ServiceKind::Command(commands) => {
+            vec![&commands.command.start, &commands.command.stop, &commands.command.status]
+        }
+        ServiceKind::Systemd(_) => Vec::new(),
+    });
+    lines.filter_map(|line| match line {
+        CommandLine::Arguments(words) => {
+            let program = Path::new(words.first()?);
+            program.is_absolute().then(|| program.parent().map(Path::to_owned))?
+        }
+        CommandLine::Shell(_) => None,
+    })
+}
+
 /// What the twin must show although it lies where a twin has something fresh, such as below `/tmp`: the plan's
-/// directory, and what the plan protects. An ordinary user's twin must show whatever the scenario writes to.
+/// directory, what the plan protects, and the programs of its services. An ordinary user's twin must show whatever the scenario writes to.
 fn kept(site: &Site) -> Result<Vec<PathBuf>> {
     let drivers = Drivers::of(site, &place::Place::host())?;
     let mut paths = vec![site.base.clone(), site.state.clone()];
@@ -66,6 +85,7 @@ fn kept(site: &Site) -> Result<Vec<PathBuf>> {
             drivers.component(name)?.destroy().into_iter().filter_map(|path| Some(path.parent()?.to_owned())),
         );
     }
+    paths.extend(programs(site));
     paths.sort_unstable();
     paths.dedup();
     let is_fresh = |path: &PathBuf| FRESH.iter().any(|fresh| path.starts_with(fresh));

@@ -183,7 +183,7 @@ fn names_that_are_no_text_are_survived() {
 struct Holder(Child, u16);
 
 impl Holder {
-    fn of(path: &Path, dir: &Path) -> Self {
+    fn hold(path: &Path, dir: &Path) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut child = Command::new(program)
             .args(["--exact", "survey::tests::holder", "--ignored", "--nocapture"])
@@ -209,7 +209,7 @@ impl Drop for Holder {
 }
 
 #[test]
-#[ignore = "is started by Holder::of"]
+#[ignore = "is started by hold"]
 #[expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -233,7 +233,7 @@ fn who_has_a_database_open_and_listens_is_seen() {
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     database(&here.join("live.db"), "create table t (x); insert into t values (1)");
     fs::create_dir(&there).unwrap();
-    let holder = Holder::of(&here.join("live.db"), &there);
+    let holder = Holder::hold(&here.join("live.db"), &there);
     let comm = fs::read_to_string(format!("/proc/{}/comm", holder.0.id())).unwrap();
     let survey = Survey { units: dir.path().join("none"), ..Survey::of(vec![here.clone()]) };
     let found = look(&survey).unwrap();
