@@ -12,6 +12,7 @@
 //! An [`Index`] never changes; a writer keeps what it adds beside it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use crate::event::{Context, Event, Task};
 use crate::format::{BlobKind, IndexFile, IndexPack, PackedBlob};
@@ -276,7 +277,7 @@ impl PacksView<'_> {
 #[derive(Default)]
 pub struct IndexBuilder {
     packs: Vec<Pack>,
-    seen: HashMap<Id, u32>,
+    seen: HashMap<Id, u64>,
     lengths: Vec<[u8; 3]>,
     plain_lengths: Vec<[u8; 3]>,
     long: HashMap<u32, (u32, u32)>,
@@ -398,12 +399,17 @@ impl IndexBuilder {
     }
 }
 
-/// Tells two lists of a pack's blobs apart well enough to report a contradiction.
-fn fingerprint_of(blobs: &[PackedBlob]) -> u32 {
-    blobs.iter().fold(blobs.len() as u32, |sum, blob| {
-        let id = u32::from_le_bytes(blob.id.0[..4].try_into().expect("four bytes"));
-        sum.rotate_left(5) ^ id ^ blob.offset ^ blob.length.rotate_left(16) ^ blob.uncompressed_length
-    })
+/// Tells two lists of a pack's blobs apart, in everything that is listed of them.
+fn fingerprint_of(blobs: &[PackedBlob]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for blob in blobs {
+        hasher.write(&blob.id.0);
+        hasher.write_u8(u8::from(blob.kind == BlobKind::Tree));
+        hasher.write_u32(blob.offset);
+        hasher.write_u32(blob.length);
+        hasher.write_u32(blob.uncompressed_length);
+    }
+    hasher.finish()
 }
 
 /// Ids in order, each with its slot, in one array of bytes without the id's leading bytes.
