@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use place::Place;
 use runbook::journal::Journal;
 use runbook::{
-    Body, ControlDirectory, Ended, Environment, Failure, Options, Order, Outcome, RunStatus, Runbook, State,
-    Status, SystemClock,
+    Body, ControlDirectory, Ended, Environment, Failure, Options, Order, Runbook, State, Status, SystemClock,
 };
 
 use crate::drivers::Drivers;
@@ -179,10 +178,10 @@ pub fn resume(site: &Site, id: &str, orders: Vec<Order>, conduct: Conduct<'_>) -
 pub fn rollback(site: &Site, id: &str, orders: Vec<Order>, conduct: Conduct<'_>) -> Result<Finished> {
     let (state, pinned) = pinned(site, id)?;
     let kind = kind_of(&state)?;
-    if kind == Kind::Drill {
+    if !matches!(kind, Kind::Recover | Kind::Restore) {
         return Err(Error::refused(
-            format!("the drill {id} changed nothing"),
-            "there is nothing to take back",
+            format!("run {id} is a {} and changed nothing that could be taken back", kind.as_str()),
+            "name the run that did with its id; `lifeboat status` shows the last runs",
         ));
     }
     go_on(&pinned, kind, id, What::Rollback(orders), conduct)
@@ -260,15 +259,4 @@ fn kind_of(state: &State) -> Result<Kind> {
     let word = serde_json::Value::String(state.begun().kind.clone());
     serde_json::from_value(word)
         .map_err(|error| Error::damaged(&format!("the journal of run {}", state.run()), error))
-}
-
-/// Whether a run can be rolled back now.
-pub fn can_roll_back(state: &State) -> bool {
-    matches!(state.status(), RunStatus::Ended(_) | RunStatus::RollingBack | RunStatus::Stuck)
-        && !swaps_of(state).is_empty()
-}
-
-/// Whether the outcome of a run is good enough to go on with.
-pub fn is_good(outcome: Outcome) -> bool {
-    outcome == Outcome::Verified
 }

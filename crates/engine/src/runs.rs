@@ -51,13 +51,14 @@ impl Kind {
     }
 }
 
-/// Makes an id: sortable by time, readable, and its own: `20261121-094500-drill-7f3a`.
+/// Makes an id: sortable by time, readable, and its own: `20261121-094500-123-drill-7f3a`.
 pub fn new_id(kind: Kind, now: Timestamp) -> String {
     let mut random = [0; 2];
     // Without random bytes two runs of one second could meet; the journal refuses the second one then.
     let _unlucky = getrandom::fill(&mut random);
-    let time = now.strftime("%Y%m%d-%H%M%S");
-    format!("{time}-{}-{:02x}{:02x}", kind.as_str(), random[0], random[1])
+    // Milliseconds, so that of two runs of one second the later one is the latest.
+    let (time, milliseconds) = (now.strftime("%Y%m%d-%H%M%S"), now.subsec_millisecond());
+    format!("{time}-{milliseconds:03}-{}-{:02x}{:02x}", kind.as_str(), random[0], random[1])
 }
 
 /// The files of one run on this machine.
