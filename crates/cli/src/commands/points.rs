@@ -6,7 +6,7 @@ use estate::floor::Plausibility;
 
 use crate::estate::PlanArgs;
 use crate::json::Line;
-use crate::outcome::{Answer, Done};
+use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::table::Table;
 use crate::ui::Ui;
 use crate::units;
@@ -73,5 +73,11 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     for what in &catalogue.unreadable {
         ui.problem("a recovery point", what);
     }
-    Ok(Done::verified(&serde_json::json!({ "points": shown, "unreadable": catalogue.unreadable })))
+    let summary = serde_json::json!({ "points": shown, "unreadable": catalogue.unreadable });
+    if catalogue.unreadable.is_empty() {
+        return Ok(Done::verified(&summary));
+    }
+    let why = "not every record of a recovery point can be read, so that points may be missing above";
+    let hint = "see what is damaged with `lifeboat verify --data`";
+    Ok(Done::new(Verdict::NotProven(Explained::new(why, hint)), &summary))
 }
