@@ -14,9 +14,7 @@ pub fn describe(directory: &Path) -> Result<Vec<(&'static str, String)>> {
     let processor = read("/proc/cpuinfo")?;
     let flags = field(&processor, "flags").unwrap_or_default();
     let instructions: Vec<&str> = flags.split(' ').filter(|flag| INSTRUCTIONS.contains(flag)).collect();
-    let memory_kib: u64 = field(&read("/proc/meminfo")?, "MemTotal")
-        .and_then(|total| total.split(' ').next()?.parse().ok())
-        .ok_or("/proc/meminfo tells no total")?;
+    let memory_bytes = memory_bytes()?;
     let file_system =
         output(Command::new("findmnt").args(["--noheadings", "--output=FSTYPE", "--target"]).arg(directory))?;
     // What follows the version names whoever built the kernel, which may name the place.
@@ -26,10 +24,18 @@ pub fn describe(directory: &Path) -> Result<Vec<(&'static str, String)>> {
         ("processor", field(&processor, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned())),
         ("cores", std::thread::available_parallelism()?.to_string()),
         ("instructions", instructions.join(", ")),
-        ("memory", format!("{:.0} GiB", memory_kib as f64 / (1u64 << 20) as f64)),
+        ("memory", format!("{:.0} GiB", memory_bytes as f64 / (1u64 << 30) as f64)),
         ("kernel", format!("Linux {kernel}")),
         ("file system", file_system),
     ])
+}
+
+/// All the memory that the machine has.
+pub fn memory_bytes() -> Result<u64> {
+    let kib: u64 = field(&read("/proc/meminfo")?, "MemTotal")
+        .and_then(|total| total.split(' ').next()?.parse().ok())
+        .ok_or("/proc/meminfo tells no total")?;
+    Ok(kib * 1024)
 }
 
 /// How many processes wanted a processor in the last minute: above nothing before the run, others disturbed it.

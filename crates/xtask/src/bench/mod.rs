@@ -13,6 +13,7 @@ mod report;
 mod repository;
 mod tools;
 mod tree;
+mod warm;
 
 pub use measure::PACKAGE as NEEDED_TO_MEASURE;
 

@@ -82,7 +82,7 @@ fn head(out: &mut String, input: &Input) {
     line(
         out,
         &format!(
-            "\nMedians of {}, the tools taking turns; warm cache, one local disk. A time is in seconds on the clock, in \
+            "\nMedians of {}, the tools taking turns; memory in use, warm cache, one local disk. A time is in seconds on the clock, in \
              brackets those of all processors; × is restic's time divided by this one, in the same run of the benchmark. \
              Memory is the most that was resident in any of the four commands. Every restore was compared with the \
              corpus: content, modes, owners and times of all files. All tools encrypt; settings are their defaults, \

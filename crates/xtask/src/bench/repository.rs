@@ -2,9 +2,9 @@
 //!
 //! A turn is one tool's first backup, second backup without a change, restore into an empty directory and
 //! check of all data, in a fresh repository. Turns of the tools alternate, so that a machine that drifts
-//! drifts for all. The corpus is read before each turn (warm cache), disks are synced between commands, and
-//! what was restored is compared with the corpus outside the measured time: a figure stands only for work
-//! that was done.
+//! drifts for all. Before each command the disks are synced, memory is filled and what the command will read is
+//! read (warm cache); what was restored is compared with the corpus outside the measured time: a figure
+//! stands only for work that was done.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::corpus::{self, Corpus, Kind};
 use super::measure::{self, Invocation, Sample};
 use super::tools::{self, Installed, Places, Tool};
+use super::warm::Ballast;
 use super::{machine, report, tree};
 use crate::process::Result;
 use crate::{packages, paths};
@@ -105,7 +106,9 @@ pub fn run(args: &Args) -> Result<()> {
     let corpora = corpora.collect::<Result<Vec<Corpus>>>()?;
     let load = machine::load()?;
     let scratch = directory.join("scratch");
-    let measured = corpora.into_iter().map(|corpus| measure_corpus(corpus, &tools, args.runs, &scratch));
+    let ballast = Ballast::make(&directory)?;
+    let bench = Bench { tools: &tools, runs: args.runs, scratch: &scratch, ballast: &ballast };
+    let measured = corpora.into_iter().map(|corpus| bench.corpus(corpus));
     let measured = measured.collect::<Result<Vec<Measured>>>()?;
     let versions = tools.iter().map(|tool| Ok((tool.tool, tool.version()?))).collect::<Result<Vec<_>>>()?;
     let text = report::write(&report::Input {
@@ -129,29 +132,73 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn measure_corpus(corpus: Corpus, tools: &[Installed], runs: u32, scratch: &Path) -> Result<Measured> {
-    let mut turns = Vec::new();
-    if scratch.exists() {
-        corpus::remove(scratch)?;
-        rest();
-    }
-    for number in 0..runs as usize {
-        // Each tool goes first in turn: going first is an advantage or a disadvantage on some disks.
-        for place in 0..tools.len() {
-            let installed = &tools[(place + number) % tools.len()];
-            let (tool, kind) = (installed.tool.name(), corpus.kind.name());
-            println!("{kind}, run {} of {runs}: {tool}", number + 1);
-            // What a turn wrote stays until all are done: ext4 avoids the numbers of files deleted a moment ago,
-            // and searching for others costs whoever comes next more than his own work.
-            let own = scratch.join(turns.len().to_string());
-            let turn =
-                turn(&corpus, installed, &own).map_err(|error| format!("{tool} on {kind}: {error}"))?;
-            turns.push(turn);
+/// Who is measured, how often and where.
+struct Bench<'a> {
+    tools: &'a [Installed],
+    runs: u32,
+    scratch: &'a Path,
+    ballast: &'a Ballast,
+}
+
+impl Bench<'_> {
+    fn corpus(&self, corpus: Corpus) -> Result<Measured> {
+        let mut turns = Vec::new();
+        if self.scratch.exists() {
+            corpus::remove(self.scratch)?;
+            rest();
         }
+        for number in 0..self.runs as usize {
+            // Each tool goes first in turn: going first is an advantage or a disadvantage on some disks.
+            for place in 0..self.tools.len() {
+                let installed = &self.tools[(place + number) % self.tools.len()];
+                let (tool, kind) = (installed.tool.name(), corpus.kind.name());
+                println!("{kind}, run {} of {}: {tool}", number + 1, self.runs);
+                // What a turn wrote stays until all are done: ext4 avoids the numbers of files deleted a moment
+                // ago, and searching for others costs whoever comes next more than his own work.
+                let own = self.scratch.join(turns.len().to_string());
+                let turn = self
+                    .turn(&corpus, installed, &own)
+                    .map_err(|error| format!("{tool} on {kind}: {error}"))?;
+                turns.push(turn);
+            }
+        }
+        corpus::remove(self.scratch)?;
+        rest();
+        Ok(Measured { corpus, turns })
     }
-    corpus::remove(scratch)?;
-    rest();
-    Ok(Measured { corpus, turns })
+
+    fn turn(&self, corpus: &Corpus, installed: &Installed, scratch: &Path) -> Result<Turn> {
+        let places = Places {
+            repository: scratch.join("repository"),
+            cache: scratch.join("cache"),
+            target: scratch.join("target"),
+        };
+        for directory in [&places.cache, &places.target] {
+            fs::create_dir_all(directory)
+                .map_err(|error| format!("failed to make {}: {error}", directory.display()))?;
+        }
+        corpus.manifest.expect_same(&tree::read(&corpus.path)?)?;
+        measure::measure(&installed.init(&places), scratch)?;
+
+        let sample = |operation, invocation: &Invocation, reads: &Path| -> Result<Sample> {
+            rustix::fs::sync();
+            self.ballast.fill(reads)?;
+            let sample = measure::measure(invocation, scratch)?;
+            tell(operation, &sample);
+            Ok(sample)
+        };
+        let first = sample(Operation::Backup, &installed.backup(&places, &corpus.path, 1), &corpus.path)?;
+        let repository_bytes = size(&places.repository)?;
+        let second = sample(Operation::Unchanged, &installed.backup(&places, &corpus.path, 2), &corpus.path)?;
+        let restore = sample(Operation::Restore, &installed.restore(&places), &places.repository)?;
+        let restored = restored_root(&places.target, &corpus.path);
+        corpus
+            .manifest
+            .expect_same(&tree::read(&restored)?)
+            .map_err(|error| format!("what was restored is wrong: {error}"))?;
+        let check = sample(Operation::Check, &installed.check(&places), &places.repository)?;
+        Ok(Turn { tool: installed.tool, samples: [first, second, restore, check], repository_bytes })
+    }
 }
 
 /// Waits until ext4 no longer avoids the numbers of files that were deleted: it looks back 35 s.
@@ -160,42 +207,13 @@ fn rest() {
     std::thread::sleep(Duration::from_secs(40));
 }
 
-fn turn(corpus: &Corpus, installed: &Installed, scratch: &Path) -> Result<Turn> {
-    let places = Places {
-        repository: scratch.join("repository"),
-        cache: scratch.join("cache"),
-        target: scratch.join("target"),
-    };
-    for directory in [&places.cache, &places.target] {
-        fs::create_dir_all(directory)
-            .map_err(|error| format!("failed to make {}: {error}", directory.display()))?;
-    }
-    corpus.manifest.expect_same(&tree::read(&corpus.path)?)?;
-    measure::measure(&installed.init(&places), scratch)?;
-
-    let first = sample(Operation::Backup, &installed.backup(&places, &corpus.path, 1), scratch)?;
-    let repository_bytes = size(&places.repository)?;
-    let second = sample(Operation::Unchanged, &installed.backup(&places, &corpus.path, 2), scratch)?;
-    let restore = sample(Operation::Restore, &installed.restore(&places), scratch)?;
-    let restored = restored_root(&places.target, &corpus.path);
-    corpus
-        .manifest
-        .expect_same(&tree::read(&restored)?)
-        .map_err(|error| format!("what was restored is wrong: {error}"))?;
-    let check = sample(Operation::Check, &installed.check(&places), scratch)?;
-    Ok(Turn { tool: installed.tool, samples: [first, second, restore, check], repository_bytes })
-}
-
-fn sample(operation: Operation, invocation: &Invocation, scratch: &Path) -> Result<Sample> {
-    rustix::fs::sync();
-    let sample = measure::measure(invocation, scratch)?;
+fn tell(operation: Operation, sample: &Sample) {
     let Sample { wall_s, cpu_s, memory_bytes } = sample;
     println!(
         "  {:14} {wall_s:8.2} s  {cpu_s:8.2} s of processors  {:5} MB",
         operation.name(),
         memory_bytes / 1_000_000
     );
-    Ok(sample)
 }
 
 /// Tools restore an absolute path below the target either with all of its parents or without them.
