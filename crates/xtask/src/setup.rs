@@ -3,8 +3,10 @@
 //! Everything here is idempotent and costs next to nothing when nothing is missing, because every test run
 //! begins with it. What only the benchmark needs is installed by the benchmark.
 
+use std::process::Command;
+
 use crate::packages::{self, Package, on_path};
-use crate::process::Result;
+use crate::process::{Result, output};
 use crate::tools;
 
 /// What the tests run for real.
@@ -18,6 +20,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "sqlite3", present: || on_path("sqlite3") },
     // A server for services and checks, and what finds its processes.
     Package { name: "python3", present: || on_path("python3") },
+    Package { name: "python3-venv", present: has_venv },
+    Package { name: "openssl", present: || on_path("openssl") },
     Package { name: "procps", present: || on_path("pgrep") },
     Package { name: "mount", present: || on_path("mount") },
     crate::bench::NEEDED_TO_MEASURE,
@@ -27,5 +31,11 @@ const PACKAGES: &[Package] = &[
 pub fn run() -> Result<()> {
     packages::ensure(PACKAGES)?;
     tools::cargo_deny()?;
-    tools::garage().map(drop)
+    tools::garage()?;
+    tools::moto()
+}
+
+/// Debian packs what makes environments apart from Python itself.
+fn has_venv() -> bool {
+    output(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
 }

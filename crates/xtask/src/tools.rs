@@ -1,4 +1,4 @@
-//! Programs from the crate registry that tests, checks and the benchmark run: built once into the cache, outside the
+//! Programs from the registries of crates and of Python packages that tests, checks and the benchmark run: built once into the cache, outside the
 //! clone, so that every clone shares them and `cargo clean` leaves them.
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const CARGO_DENY: Tool =
 
 /// The S3 server of the tests, with one database engine; later versions may need another configuration file.
 ///
-/// How tests find and start it is in the crate `garage-for-tests`.
+/// How tests find and start it is in the crate `s3-for-tests`.
 const GARAGE: Tool = Tool {
     package: "garage",
     program: "garage",
@@ -57,6 +57,23 @@ pub fn garage() -> Result<PathBuf> {
         }
         None => GARAGE.ensure(),
     }
+}
+
+/// The S3 server with conditional writes and TLS; how tests start it is in the crate `s3-for-tests`.
+const MOTO: &str = "moto[s3,server]==5.2.5";
+
+/// Installs moto into an environment of its own, unless this version is there.
+pub fn moto() -> Result<()> {
+    let environment = paths::tools()?.join("moto");
+    let installed = environment.join("installed");
+    if std::fs::read_to_string(&installed).is_ok_and(|what| what == MOTO) {
+        return Ok(());
+    }
+    println!("installing {MOTO} from the registry of Python packages");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    run(Command::new(environment.join("bin/pip")).args(["install", "--quiet", MOTO]))?;
+    // The last step, so that an interrupted installation is begun again.
+    Ok(std::fs::write(&installed, MOTO)?)
 }
 
 impl Tool {

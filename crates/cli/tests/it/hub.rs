@@ -25,12 +25,18 @@ impl Hub {
 
     /// The same with another plan than the example's.
     pub fn with_plan(change: impl FnOnce(String) -> String) -> Self {
+        Self::with(&[], change)
+    }
+
+    /// The same with more in the environment, or something else.
+    pub fn with(variables: &[(&str, &str)], change: impl FnOnce(String) -> String) -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let place = Place::new()
             .with("LIFEBOAT_REPOSITORY", "lifeboat-repository")
             .with("LIFEBOAT_STATE", "state")
             .with("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .with("USER", "tester");
+        let place = variables.iter().fold(place, |place, (name, value)| place.with(name, value));
         let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/devops-hub");
         copy(&example, &place.path(""));
         let plan = std::fs::read_to_string(example.join("lifeboat.yaml")).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use garage_for_tests::{ACCESS_KEY_ID, BUCKET, Garage, REGION, SECRET_ACCESS_KEY};
+use s3_for_tests::{ACCESS_KEY_ID, BUCKET, Garage, Moto, REGION, SECRET_ACCESS_KEY};
 use store::conformance::{self, Promises};
 use store::limit::Bandwidth;
 use store::location::Bucket;
@@ -60,6 +60,50 @@ fn a_server_that_ignores_the_condition_is_found_out() {
     let error = store.create("locks/a", Bytes::from_static(b"b")).unwrap_err();
     assert_eq!(error.kind, ErrorKind::AlreadyExists);
     assert_eq!(store.get("locks/a").unwrap(), b"a");
+}
+
+fn moto_options(moto: &Moto, prefix: &str) -> S3Options {
+    let bucket =
+        Bucket { endpoint: Some(moto.endpoint()), bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
+    let credentials = S3Credentials::Keys {
+        access_key_id: ACCESS_KEY_ID.to_owned(),
+        secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+        session_token: None,
+    };
+    let certificate = std::fs::read(moto.certificate()).unwrap();
+    S3Options {
+        region: Some("us-east-1".to_owned()),
+        root_certificates: Some(certificate),
+        ..S3Options::new(bucket, credentials)
+    }
+}
+
+#[test]
+fn a_server_that_keeps_the_condition_excludes_over_tls() {
+    let moto = Moto::start();
+    let store = S3::open(&moto_options(&moto, "p")).unwrap();
+    assert_eq!(store.has_exclusive_create(), None);
+    store.create("locks/a", Bytes::from_static(b"a")).unwrap();
+    assert_eq!(store.has_exclusive_create(), Some(true));
+    // From now on the server alone decides: nobody looks first.
+    let error = store.create("locks/a", Bytes::from_static(b"b")).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::AlreadyExists);
+    store.create("locks/b", Bytes::from_static(b"b")).unwrap();
+    assert_eq!(store.get("locks/a").unwrap(), b"a");
+    assert_eq!(keys(&store), ["locks/a", "locks/b"]);
+
+    let other = S3::open(&moto_options(&moto, "p")).unwrap();
+    let error = other.create("locks/b", Bytes::from_static(b"c")).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::AlreadyExists);
+    assert_eq!(other.get("locks/b").unwrap(), b"b");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let moto = Moto::start();
+    let store = S3::open(&S3Options { root_certificates: None, ..moto_options(&moto, "p") }).unwrap();
+    let error = store.put("config", Bytes::from_static(b"c")).unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
 }
 
 #[test]

@@ -20,12 +20,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // `lifeboat repository` work without a plan and call the repository themselves.
     ("lifeboat", &["engine", "server", "plan", "runbook", "place", "estate", "repository", "store"]),
     ("xtask", &[]),
-    // A real S3 server, for the tests of whatever talks to one.
-    ("garage-for-tests", &[]),
+    // Real S3 servers, for the tests of whatever talks to one.
+    ("s3-for-tests", &[]),
 ];
 
 /// Crates of the workspace that tests may use and nothing else.
-const FOR_TESTS: &[&str] = &["garage-for-tests"];
+const FOR_TESTS: &[&str] = &["s3-for-tests"];
 
 /// Crates from outside that belong in some rooms only, whatever else would be convenient.
 const ONLY_IN: &[(&str, &[&str])] = &[
@@ -73,8 +73,8 @@ fn a_wrong_direction_is_found() {
         Member { name: name.to_owned(), uses: uses.iter().map(used).collect() }
     };
     let wrong = [
-        member("store", &["bytes", "tests: repository", "tests: garage-for-tests"]),
-        member("repository", &["store", "clap", "garage-for-tests"]),
+        member("store", &["bytes", "tests: repository", "tests: s3-for-tests"]),
+        member("repository", &["store", "clap", "s3-for-tests"]),
         member("lifeboat", &["repository", "store", "xtask", "clap"]),
         member("attic", &["bytes"]),
     ];
@@ -83,7 +83,7 @@ fn a_wrong_direction_is_found() {
         [
             "store must not use repository",
             "repository must not use clap",
-            "repository must not use garage-for-tests",
+            "repository must not use s3-for-tests",
             "lifeboat must not use xtask",
             "attic has no line in MAY_USE",
         ]

@@ -1,29 +1,21 @@
-//! Starts a real S3 server for tests: one Garage node on loopback, with a bucket and a key, in a directory
-//! that vanishes with it. A dev-dependency only; everything here panics with what to do.
-//!
-//! The program is the one that `LIFEBOAT_TEST_GARAGE` names, else the one that `cargo xtask setup` built.
-//! When there is none the test fails; it is never skipped.
+//! The server that most tests want: one Garage node, with a bucket and a key.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The bucket that exists.
-pub const BUCKET: &str = "lifeboat";
+use crate::{BUCKET, START_TIMEOUT, free_port, tools, variable};
+
 /// The region that requests have to be signed for.
 pub const REGION: &str = "garage";
 /// The key that may do everything with the bucket. Garage prescribes its form.
 pub const ACCESS_KEY_ID: &str = "GK31c2f218a2e44f485b94239e";
 /// The secret that belongs to it; it guards nothing.
 pub const SECRET_ACCESS_KEY: &str = "4420d99ef7aa26b56b5130ad7913a6a5c77653a5e7a47a3b4c9b8b9c5f8521a9";
-
-/// How long a node may take to answer; on an idle machine it is about a second.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server; it is killed and its data deleted when this is dropped.
 #[derive(Debug)]
@@ -174,9 +166,7 @@ impl Drop for Garage {
 /// The program; panics with what to do when there is none.
 fn program() -> PathBuf {
     let named = variable("LIFEBOAT_TEST_GARAGE").map(PathBuf::from);
-    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")));
-    let built = cache.map(|cache| cache.join("lifeboat/tools/bin/garage"));
+    let built = tools().map(|tools| tools.join("bin/garage"));
     match named.or(built) {
         Some(program) if program.is_file() => program,
         Some(program) => panic!(
@@ -188,17 +178,4 @@ fn program() -> PathBuf {
             panic!("the S3 tests need the server Garage: set HOME, or LIFEBOAT_TEST_GARAGE to the program")
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a part of the tests, which have no command line to be told by"
-)]
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -1,0 +1,70 @@
+//! Repositories in buckets, as a user names and opens them: by options, by the environment, by a plan.
+
+use std::process::Command;
+
+use s3_for_tests::{ACCESS_KEY_ID, BUCKET, Garage, Moto, REGION, SECRET_ACCESS_KEY};
+
+use crate::harness::Place;
+use crate::hub::Hub;
+
+#[test]
+fn a_repository_in_a_bucket_over_tls() {
+    let moto = Moto::start();
+    let place = Place::new()
+        .with("LIFEBOAT_REPOSITORY", &format!("s3://{BUCKET}/some/where"))
+        .with("AWS_ENDPOINT_URL", &moto.endpoint())
+        .with("AWS_REGION", "us-east-1")
+        .with("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+        .with("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
+    place.write("tree/a.txt", b"first");
+    place.write("tree/large", &vec![7; 3 << 20]);
+    let certificate = moto.certificate().to_string_lossy().into_owned();
+    let trusting = |arguments: &[&str]| {
+        place.succeeds(&[&["repository"], arguments, &["--s3-ca-file", &certificate]].concat())
+    };
+    let distrusted = place.output(&["repository", "init"]);
+    let said = place.transcript(&distrusted);
+    assert_eq!(distrusted.status.code(), Some(3), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+    trusting(&["init"]);
+    trusting(&["backup", "tree"]);
+    trusting(&["check", "--read-data"]);
+    trusting(&["restore", "latest", "--target", "back"]);
+    let restored = place.files("back");
+    assert!(restored.iter().any(|path| path.ends_with("a.txt")), "{restored:?}");
+    let again = place.output(&["repository", "init", "--s3-ca-file", &certificate]);
+    let said = place.transcript(&again);
+    assert!(!again.status.success() && said.contains("already"), "{said}");
+}
+
+#[test]
+fn an_estate_whose_repository_is_a_bucket_is_recovered_and_read_by_stock_restic() {
+    let garage = Garage::start();
+    let location = format!("s3:{}/{BUCKET}/hub", garage.endpoint());
+    let keys = [
+        ("LIFEBOAT_REPOSITORY", location.as_str()),
+        ("AWS_REGION", REGION),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+    ];
+    let hub = Hub::with(&keys, |plan| plan.replace("location: ./lifeboat-repository", &format!("location: {location}")));
+    hub.start();
+    hub.place.succeeds(&["backup"]);
+    assert!(!hub.place.path("lifeboat-repository").exists());
+    let rows = hub.rows();
+    hub.sql("delete from agents");
+    hub.exits(&["recover", "accidental-deletion", "--yes"], 0);
+    assert_eq!(hub.rows(), rows);
+    let said = hub.exits(&["drill", "database-corruption"], 0);
+    assert!(said.contains("verified"), "{said}");
+
+    let output = Command::new("restic")
+        .args(["check", "--read-data", "--no-cache"])
+        .env("RESTIC_REPOSITORY", &location)
+        .env("RESTIC_PASSWORD", "secret")
+        .env("AWS_DEFAULT_REGION", REGION)
+        .envs(keys)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
