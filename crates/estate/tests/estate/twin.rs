@@ -163,7 +163,7 @@ fn nothing_beyond_the_twin_can_be_asked_or_started() {
         let answer = stage.ask(&here, Question::Http(Http::get(url, expect.clone())), None);
         assert!(matches!(answer, Answer::Unknown { .. }), "{url}: {answer:?}");
     }
-    let unit = Kind::Systemd(Systemd { unit: "cron.service".into(), user: false });
+    let unit = Kind::Systemd(Systemd { unit: "cron.service".into(), user: false, others: Vec::new() });
     let unit = Service::new("cron", unit).unwrap();
     let twin = Context { place: &here, ..stage.host.context() };
     assert!(matches!(unit.start(&twin), Err(Error::NotHere { .. })));
