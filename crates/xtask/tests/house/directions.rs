@@ -22,10 +22,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     // A real S3 server, for the tests of whatever talks to one.
     ("garage-for-tests", &[]),
+    // A real, booted systemd, for the tests of whatever works with units.
+    ("systemd-for-tests", &[]),
 ];
 
 /// Crates of the workspace that tests may use and nothing else.
-const FOR_TESTS: &[&str] = &["garage-for-tests"];
+const FOR_TESTS: &[&str] = &["garage-for-tests", "systemd-for-tests"];
 
 /// Crates from outside that belong in some rooms only, whatever else would be convenient.
 const ONLY_IN: &[(&str, &[&str])] = &[
