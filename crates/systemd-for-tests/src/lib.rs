@@ -108,7 +108,10 @@ impl Booted {
         let deadline = Instant::now() + BOOT_TIMEOUT;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.process.try_wait() {
-                panic!("systemd did not boot ({status}); root and its rights to mount are needed: {}", self.log());
+                panic!(
+                    "systemd did not boot ({status}); root and its rights to mount are needed: {}",
+                    self.log()
+                );
             }
             self.first = first_of(self.process.id()).unwrap_or(0);
             if self.first != 0 {

@@ -24,7 +24,10 @@ const PACKAGES: &[Package] = &[
     Package { name: "mount", present: || on_path("mount") },
     // Services that are units, on a machine of the tests' own that it boots; and what makes that machine.
     Package { name: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
-    Package { name: "util-linux", present: || ["unshare", "nsenter", "setpriv"].iter().all(|it| on_path(it)) },
+    Package {
+        name: "util-linux",
+        present: || ["unshare", "nsenter", "setpriv"].iter().all(|it| on_path(it)),
+    },
     crate::bench::NEEDED_TO_MEASURE,
 ];
 

@@ -18,4 +18,5 @@ mod sabotage;
 mod scenarios;
 mod signals;
 mod snapshots;
+mod units;
 mod upkeep;

@@ -57,7 +57,8 @@ pub(super) fn start_by(
 ) -> Result<Started, Error> {
     let files = Files::of(context, service);
     let _lock = files.lock("start")?;
-    let mut started = Started { already: false, process: None, cleared: 0, stand_in: None, notes: Vec::new() };
+    let mut started =
+        Started { already: false, process: None, cleared: 0, stand_in: None, notes: Vec::new() };
     match find(&files)? {
         Found::Running(_, process) => {
             return Ok(Started { already: true, process: Some(process), ..started });
@@ -216,9 +217,8 @@ fn marked(record: &Record) -> Vec<ProcessId> {
 
 /// All processes that carry a mark.
 pub(super) fn carrying(mark: &str) -> Vec<ProcessId> {
-    let carries = |pid: &i32| {
-        proc::stat(*pid).is_some_and(|stat| stat.alive) && proc::has_variable(*pid, MARK, mark)
-    };
+    let carries =
+        |pid: &i32| proc::stat(*pid).is_some_and(|stat| stat.alive) && proc::has_variable(*pid, MARK, mark);
     proc::all().into_iter().filter(carries).filter_map(|pid| ProcessId::of(pid).ok()).collect()
 }
 

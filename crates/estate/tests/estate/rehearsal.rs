@@ -50,10 +50,9 @@ impl Ground {
 }
 
 fn named(name: &str, others: &[&str]) -> Service {
-    let others = others.iter().map(|other| OtherUnit {
-        unit: format!("{other}.service"),
-        service: (*other).to_owned(),
-    });
+    let others = others
+        .iter()
+        .map(|other| OtherUnit { unit: format!("{other}.service"), service: (*other).to_owned() });
     let unit = Systemd { unit: format!("{name}.service"), user: false, others: others.collect() };
     Service::new(name.replace('@', "-"), Kind::Systemd(unit)).unwrap()
 }
@@ -74,7 +73,7 @@ fn a_unit_runs_as_systemd_would_run_it() {
         "/etc/systemd/system/shop@one.service.d/run.conf",
         "[Service]\nUser=nobody\nExecStart=\n\
          ExecStart=@/bin/sh shop-%i -c 'umask > ready.new; printf \"%%s|\" \"$$0\" \"$$@\" >> ready.new; \
-         env >> ready.new; id -u >> ready.new; pwd >> ready.new; mv ready.new ready; exec sleep 300' \
+         echo >> ready.new; env >> ready.new; id -u >> ready.new; pwd >> ready.new; mv ready.new ready; exec sleep 300' \
          zero $GREETING ${GREETING} $LIST $NOTHING\n\
          ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/shop/one/main'\n\
          ExecStop=/bin/sh -c 'echo $MAINPID > /var/lib/shop/stopped'\n",
@@ -124,7 +123,9 @@ fn a_unit_that_says_when_it_is_ready_is_waited_for() {
                socket.SOCK_DGRAM); open(\"/tmp/said\", \"w\"); s.sendto(b\"STATUS=up\\\\nREADY=1\", \
                os.environ[\"NOTIFY_SOCKET\"]); time.sleep(300)";
     let ready = |seconds: &str| {
-        format!("[Service]\nType=notify\nTimeoutStartSec=2\nExecStart=/usr/bin/python3 -c '{say}' {seconds}\n")
+        format!(
+            "[Service]\nType=notify\nTimeoutStartSec=2\nExecStart=/usr/bin/python3 -c '{say}' {seconds}\n"
+        )
     };
     let late = ground.unit("late", &ready("0.8"));
     let started = late.start(&context).unwrap();
@@ -136,7 +137,8 @@ fn a_unit_that_says_when_it_is_ready_is_waited_for() {
     let error = never.start(&context).unwrap_err().to_string();
     assert!(error.contains("did not say that it is ready"), "{error}");
     assert_eq!(never.status(&context), Status::Stopped, "what did not come up is ended");
-    let dies = ground.unit("dies", "[Service]\nType=notify\nExecStart=/bin/sh -c 'sleep 0.5; echo no port; exit 1'\n");
+    let dies = ground
+        .unit("dies", "[Service]\nType=notify\nExecStart=/bin/sh -c 'sleep 0.5; echo no port; exit 1'\n");
     let error = dies.start(&context).unwrap_err().to_string();
     assert!(error.contains("before it said that it was ready") && error.contains("no port"), "{error}");
 }
@@ -145,9 +147,11 @@ fn a_unit_that_says_when_it_is_ready_is_waited_for() {
 fn a_unit_that_forks_is_known_by_the_process_that_stays() {
     let ground = Ground::new();
     let context = ground.context();
-    let daemon = "[Service]\nType=forking\nPIDFile=daemon.pid\nKillSignal=SIGQUIT\n\
-         ExecStart=/bin/sh -c 'setsid sh -c \"trap \\\\\"echo quit > /tmp/quit; exit\\\\\" QUIT; echo $$$$ > \
-         /run/daemon.pid; while :; do sleep 0.1; done\" & sleep 0.2'\n";
+    let script =
+        "trap 'echo quit > /tmp/quit; exit' USR1; echo $$ > /run/daemon.pid; while :; do sleep 0.1; done";
+    ground.write("/tmp/daemon", script);
+    let daemon = "[Service]\nType=forking\nPIDFile=daemon.pid\nKillSignal=SIGUSR1\n\
+                  ExecStart=/bin/sh -c 'setsid sh /tmp/daemon & sleep 0.2'\n";
     let daemon = ground.unit("daemon", daemon);
     let started = daemon.start(&context).unwrap();
     let main = ground.shell("cat /run/daemon.pid");
@@ -175,8 +179,7 @@ fn a_oneshot_is_done_or_remains() {
     once.start(&context).unwrap();
     assert_eq!(ground.shell("cat /tmp/once"), "1\n2");
     assert_eq!(once.status(&context), Status::Stopped);
-    let remains =
-        ground.unit("remains", &format!("{text}RemainAfterExit=yes\nExecStop=/bin/rm /tmp/once\n"));
+    let remains = ground.unit("remains", &format!("{text}RemainAfterExit=yes\nExecStop=/bin/rm /tmp/once\n"));
     remains.start(&context).unwrap();
     assert!(remains.start(&context).unwrap().already);
     assert!(matches!(remains.status(&context), Status::Running { .. }));
@@ -196,9 +199,17 @@ fn what_cannot_be_stood_in_for_is_not_proven() {
     let lasting = "ExecStart=/bin/sleep 300\n";
     for (name, unit, why) in [
         ("bus", format!("[Service]\nType=dbus\nBusName=a.b\n{lasting}"), "there is no D-Bus"),
-        ("socket", format!("[Unit]\nRequires=web.socket\n[Service]\n{lasting}"), "hands the service its sockets"),
+        (
+            "socket",
+            format!("[Unit]\nRequires=web.socket\n[Service]\n{lasting}"),
+            "hands the service its sockets",
+        ),
         ("root", format!("[Service]\nRootDirectory=/srv\nDynamicUser=yes\n{lasting}"), "DynamicUser"),
-        ("needs", format!("[Unit]\nBindsTo=other.service\n[Service]\n{lasting}"), "make it a service of the plan"),
+        (
+            "needs",
+            format!("[Unit]\nBindsTo=other.service\n[Service]\n{lasting}"),
+            "make it a service of the plan",
+        ),
         ("user", format!("[Service]\nUser=no-such-user\n{lasting}"), "not in the twin's /etc/passwd"),
         ("letter", format!("[Service]\nUser=%d\n{lasting}"), "%d"),
     ] {
@@ -229,8 +240,14 @@ fn what_systemd_would_not_start_fails() {
     ground.shell("ln -s /dev/null /etc/systemd/system/masked.service");
     ground.unit("skipped", "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/sleep 300\n");
     ground.unit("file", "[Service]\nEnvironmentFile=/nowhere\nExecStart=/bin/sleep 300\n");
-    ground.unit("before", "[Service]\nExecStartPre=/bin/sh -c 'echo no config; exit 1'\nExecStart=/bin/sleep 300\n");
-    ground.unit("dies", "[Service]\nEnvironmentFile=/etc/secret\nExecStart=/bin/sh -c 'echo token $TOKEN; exit 1'\n");
+    ground.unit(
+        "before",
+        "[Service]\nExecStartPre=/bin/sh -c 'echo no config; exit 1'\nExecStart=/bin/sleep 300\n",
+    );
+    ground.unit(
+        "dies",
+        "[Service]\nEnvironmentFile=/etc/secret\nExecStart=/bin/sh -c 'echo token $TOKEN; exit 1'\n",
+    );
     ground.write("/etc/secret", "TOKEN=swordfish\n");
     for (name, why) in [
         ("missing", "there is no file of missing.service"),
@@ -245,7 +262,10 @@ fn what_systemd_would_not_start_fails() {
         assert!(!matches!(error, Error::NotHere { .. }), "{name}: {error}");
         assert!(error.to_string().contains(why), "{name}: {error}");
         let status = format!("{:?}", service.status(&context));
-        assert!(!status.contains("swordfish") && !error.to_string().contains("swordfish"), "{name}: {status}");
+        assert!(
+            !status.contains("swordfish") && !error.to_string().contains("swordfish"),
+            "{name}: {status}"
+        );
         assert!(!status.contains("Running"), "{name}: {status}");
         assert!(!service.stop(&context).unwrap().was_running, "{name}");
     }

@@ -11,9 +11,10 @@ use estate::service::{Ended, Error, Kind, Look, Service, Status, Systemd, Verb};
 use systemd_for_tests::Booted;
 
 use crate::services::{Ground, free_port, until};
+use crate::twin::Stage;
 
 /// How many tests are started inside.
-const INSIDE: usize = 5;
+const INSIDE: usize = 6;
 
 #[test]
 fn units_are_run_by_a_real_systemd() {
@@ -67,7 +68,9 @@ fn inside_a_unit_is_started_asked_and_stopped() {
     assert_eq!(web.look_again(&context, &watch), Look::Same);
     let served = web.served(&context).unwrap();
     let main = main_pid("web");
-    assert!(served.includes(main) && !served.includes(1) && !served.includes(std::process::id().cast_signed()));
+    assert!(
+        served.includes(main) && !served.includes(1) && !served.includes(std::process::id().cast_signed())
+    );
 
     web.restart(&context).unwrap();
     assert_ne!(main_pid("web"), main);
@@ -122,7 +125,8 @@ fn inside_units_that_are_masked_missing_or_broken_are_told() {
     let masked = named("masked");
     std::os::unix::fs::symlink("/dev/null", "/etc/systemd/system/masked.service").unwrap();
     let broken = unit("broken", "[Service]\nType=simple\n");
-    for (service, word) in [(masked, "masked"), (named("missing"), "knows no unit"), (broken, "cannot load")] {
+    for (service, word) in [(masked, "masked"), (named("missing"), "knows no unit"), (broken, "cannot load")]
+    {
         let Status::Failed { why } = service.status(&context) else { panic!("{word}") };
         assert!(why.contains(word), "{why}");
         assert!(matches!(service.start(&context), Err(Error::Failed { .. })), "{word}");
@@ -164,8 +168,12 @@ fn inside_a_port_is_known_to_be_served_by_its_unit() {
         let served = service.served(&context).unwrap();
         let check = Question::Tcp(Tcp { host: "127.0.0.1".into(), port, expect: TcpExpect::Open });
         let timeout = Duration::from_secs(10);
-        let ask =
-            AskContext { timeout, cancel: context.cancel, secrets: context.secrets, served_by: Some(&served) };
+        let ask = AskContext {
+            timeout,
+            cancel: context.cancel,
+            secrets: context.secrets,
+            served_by: Some(&served),
+        };
         Check::new(check).unwrap().ask(&ground.place, &ask)
     };
     let answer = ask(&right);
@@ -173,4 +181,79 @@ fn inside_a_port_is_known_to_be_served_by_its_unit() {
     assert!(matches!(ask(&wrong), Answer::Fails { .. }), "another unit answers there");
     right.stop(&context).unwrap();
     wrong.stop(&context).unwrap();
+}
+
+/// Writes down how it was started.
+const TELL: &str = "\
+import json, os, sys
+mask = os.umask(0)
+os.umask(mask)
+own = ['INVOCATION_ID', 'JOURNAL_STREAM', 'SYSTEMD_EXEC_PID', 'PWD', 'OLDPWD', 'SHLVL', '_']
+environment = {k: v for k, v in os.environ.items() if k not in own and not k.startswith('LIFEBOAT_')}
+made = [os.stat(path) for path in os.environ['STATE_DIRECTORY'].split(':')]
+told = dict(arguments=sys.argv, environment=environment, user=[os.getuid(), os.getgid(), sorted(os.getgroups())],
+            mask=mask, directory=os.getcwd(), made=[[oct(it.st_mode), it.st_uid, it.st_gid] for it in made])
+json.dump(told, open('told', 'w'), indent=1, sort_keys=True)
+";
+
+/// Everything that is easily understood otherwise than systemd does.
+const TELLING: &str = r#"
+[Service]
+Type=oneshot
+User=www-data
+SupplementaryGroups=adm 4242
+UMask=0026
+StateDirectory=tell/%i tell/other
+StateDirectoryMode=0750
+WorkingDirectory=/var/lib/tell/%i
+Environment=A=one "B=two words" 'C=a "quoted" word' D=%i-%I-%p-%n-%N-%j-%J-%f-%H-%l-%v-%b-%t-%S-%% E=\x41\tb
+Environment="LIST=x 'y z' w" EMPTY= LOST=1
+EnvironmentFile=/etc/tell.env
+EnvironmentFile=-/etc/tell-missing.env
+UnsetEnvironment=LOST
+ExecStart=/usr/bin/python3 /srv/tell.py $A ${B} "$LIST" $LIST pre$A pre${A}post '${C}' $EMPTY ${EMPTY} $NONE ${NONE} \
+  # a comment in between
+  $$A $${A} "tab\there" \x42 a"b c"d \; ";" 'single \'quote' %i "%I" 100%% ä\u00e4 \q $FROM_FILE ${FROM_FILE}
+"#;
+
+/// An environment file that is easily read otherwise than systemd does.
+const TELL_ENV: &str = r#"# a comment
+B=file wins
+FROM_FILE="quoted \"text\" \$A \n" tail
+F = spaces around \t
+G='single'"double"
+H=it's # no comment
+I=goes \
+on
+ J=indented
+bad-name=1
+K=
+"#;
+
+#[test]
+#[ignore = "is started by units_are_run_by_a_real_systemd"]
+fn inside_a_rehearsal_is_what_systemd_does() {
+    fs::write("/srv/tell.py", TELL).unwrap();
+    fs::write("/etc/tell.env", TELL_ENV).unwrap();
+    fs::write("/etc/systemd/system/tell-all@.service", TELLING).unwrap();
+    fs::create_dir("/etc/systemd/system/tell-all@a-b\\x2dc.service.d").unwrap();
+    fs::write(
+        "/etc/systemd/system/tell-all@a-b\\x2dc.service.d/more.conf",
+        "[Service]\nEnvironment=DROPPED=in\n",
+    )
+    .unwrap();
+    systemctl(&["daemon-reload"]);
+    let unit = Systemd { unit: "tell-all@a-b\\x2dc".into(), user: false, others: Vec::new() };
+    let service = Service::new("tell", Kind::Systemd(unit)).unwrap();
+    let told = "/var/lib/tell/a-b\\x2dc/told";
+    let stage = Stage::set(|_| {});
+    service.start(&stage.host.context()).unwrap();
+    let real = fs::read_to_string(told).unwrap();
+    let place = stage.twin.place();
+    place.within(|| _ = fs::remove_dir_all("/var/lib/tell")).unwrap();
+    let twin = estate::service::Context { place: &place, ..stage.host.context() };
+    service.start(&twin).unwrap();
+    let rehearsed = place.within(|| fs::read_to_string(told)).unwrap().unwrap();
+    assert!(real.contains("file wins"), "{real}");
+    assert_eq!(rehearsed, real);
 }

@@ -64,7 +64,8 @@ impl Gathered {
         }
         if let Some(unmet) = rehearsal.conditions.iter().find(|condition| !condition.holds()) {
             let not = if unmet.negated { "!" } else { "" };
-            let why = format!("systemd would not start it, for {}={not}{} does not hold", unmet.key, unmet.path);
+            let why =
+                format!("systemd would not start it, for {}={not}{} does not hold", unmet.key, unmet.path);
             return Err(Refused::Fails(why));
         }
         let who = Who::of(&rehearsal)?;
@@ -132,7 +133,8 @@ fn specifiers(unit: &Unit, machine: &Machine) -> Specifiers {
     if let Ok(id) = fs::read_to_string("/etc/machine-id") {
         values.push(('m', id.trim().to_owned()));
     }
-    let release = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    let release =
+        fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
     let release = text::environment(&release.unwrap_or_default());
     let of_release =
         [('o', "ID"), ('w', "VERSION_ID"), ('B', "BUILD_ID"), ('W', "VARIANT_ID"), ('A', "IMAGE_VERSION")];
@@ -167,7 +169,8 @@ fn around(who: &Who, rehearsal: &Rehearsal) -> Vec<(String, String)> {
 fn environment_files(files: &[(String, bool)]) -> Result<Vec<(String, String)>, Refused> {
     let mut environment = Vec::new();
     for (pattern, may_miss) in files {
-        let missing = |why: String| Refused::Fails(format!("failed to read EnvironmentFile={pattern}: {why}"));
+        let missing =
+            |why: String| Refused::Fails(format!("failed to read EnvironmentFile={pattern}: {why}"));
         let found = if glob::is_glob(pattern) {
             let found = glob::expand(Path::new(pattern)).map_err(|error| missing(error.to_string()))?;
             if found.is_empty() && !may_miss {
@@ -194,8 +197,10 @@ fn working_directory(rehearsal: &Rehearsal, who: &Who) -> Result<PathBuf, Refuse
         Some("~") => who.home.as_str(),
         Some(path) => path,
     };
+    // Its own directories are made before it starts.
+    let is_made = rehearsal.directories.iter().any(|directory| directory.path == path);
     match path {
-        path if Path::new(path).is_dir() => Ok(path.into()),
+        path if is_made || Path::new(path).is_dir() => Ok(path.into()),
         _ if rehearsal.anywhere => Ok("/".into()),
         path => Err(Refused::Fails(format!("its WorkingDirectory {path} is missing"))),
     }
@@ -313,8 +318,7 @@ mod tests {
         fs::write(directory.path().join("my-web@.service"), "[Service]\n").unwrap();
         let name = Name::parse(r"my-web@srv-a\x2db.service").unwrap();
         let unit = Unit::load(&[directory.path().to_owned()], &name).unwrap();
-        let machine =
-            Machine { boot: "a-b".into(), host: "box.example.org".into(), kernel: "6.1".into() };
+        let machine = Machine { boot: "a-b".into(), host: "box.example.org".into(), kernel: "6.1".into() };
         let expanded = specifiers(&unit, &machine).expand("%n %N %p %P %i %I %j %f %l %b %t").unwrap();
         let expected = r"my-web@srv-a\x2db.service my-web@srv-a\x2db my-web my/web srv-a\x2db srv/a-b web /srv/a-b box ab /run";
         assert_eq!(expanded, expected);

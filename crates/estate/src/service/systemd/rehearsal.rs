@@ -204,7 +204,9 @@ impl Reader<'_> {
         };
         self.made.kind = match unit.last("Service", "Type").unwrap_or(default) {
             "simple" | "exec" | "idle" if remains => {
-                self.reason("it counts as running after its end (RemainAfterExit with a Type that lasts)".into());
+                self.reason(
+                    "it counts as running after its end (RemainAfterExit with a Type that lasts)".into(),
+                );
                 Kind::Lasting
             }
             "simple" | "exec" | "idle" => Kind::Lasting,
@@ -285,7 +287,8 @@ impl Reader<'_> {
         for (key, variable, parent, is_own) in KINDS {
             let mode = self.octal(&format!("{key}Mode"), 0o755);
             for word in self.words(key) {
-                let (name, link) = word.split_once(':').map_or((word.as_str(), false), |(name, _)| (name, true));
+                let (name, link) =
+                    word.split_once(':').map_or((word.as_str(), false), |(name, _)| (name, true));
                 if link {
                     self.reason(format!("it wants a link to a directory ({key}={word})"));
                 }
@@ -325,7 +328,9 @@ impl Reader<'_> {
         }
         match self.unit.last("Service", "StandardInput") {
             None | Some("null") => {}
-            Some(input) => self.reason(format!("systemd hands the service its input (StandardInput={input})")),
+            Some(input) => {
+                self.reason(format!("systemd hands the service its input (StandardInput={input})"))
+            }
         }
         let mut left_out = Vec::new();
         for key in self.unit.keys("Service") {
@@ -467,4 +472,89 @@ fn holds(question: &str, path: &Path) -> Option<bool> {
         "FileIsExecutable" => is(|file| file.is_file() && file.permissions().mode() & 0o111 != 0),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Rehearsal {
+        Rehearsal::of(&Unit::of_text(text).unwrap(), &Specifiers::new([('n', "web.service".into())]))
+    }
+
+    #[test]
+    fn the_type_is_what_the_unit_says_or_implies() {
+        for (text, kind) in [
+            ("ExecStart=/bin/a", Kind::Lasting),
+            ("ExecStart=/bin/a\nType=idle", Kind::Lasting),
+            ("ExecStart=/bin/a\nType=notify", Kind::Notify),
+            ("ExecStart=/bin/a\nType=forking", Kind::Forking { pid_file: None }),
+            ("ExecStart=/bin/a\nExecStart=/bin/b\nType=oneshot", Kind::Oneshot { remains: false }),
+            ("ExecStop=/bin/a\nRemainAfterExit=yes", Kind::Oneshot { remains: true }),
+        ] {
+            let read = read(&format!("[Service]\n{text}\n"));
+            assert_eq!(read.kind, kind, "{text}");
+            assert!(read.reasons.is_empty(), "{text}: {:?}", read.reasons);
+        }
+        let dbus = read("[Service]\nExecStart=/bin/a\nBusName=a.b\n");
+        assert!(dbus.reasons[0].contains("Type=dbus"), "{:?}", dbus.reasons);
+        let bad = read("[Service]\nExecStart=/bin/a\nExecStart=/bin/b\nType=simple\n");
+        assert!(bad.reasons[0].contains("2 ExecStart"), "{:?}", bad.reasons);
+    }
+
+    #[test]
+    fn what_only_bounds_the_service_is_a_note_and_what_changes_it_a_reason() {
+        let text = "[Unit]\nWants=a.service b.target\nRequires=c.service d.target e.mount\nConditionVirtualization=no\n\
+                    [Service]\nExecStart=/bin/a\nPrivateTmp=yes\nLimitNOFILE=99\nX-Own=1\nBindPaths=/a:/b\n\
+                    AmbientCapabilities=CAP_NET_BIND_SERVICE\nLoadCredential=\n";
+        let root = read(text);
+        assert_eq!(
+            root.notes,
+            [
+                "without PrivateTmp, LimitNOFILE, AmbientCapabilities",
+                "without what it only wants: a.service",
+                "ConditionVirtualization=no not asked"
+            ]
+        );
+        assert_eq!(root.reasons, ["the service sees other files than the twin has (BindPaths)"]);
+        assert_eq!(root.requires, ["c.service"]);
+        let other = read(&format!("{text}User=web\n"));
+        assert!(other.reasons.iter().any(|why| why.contains("AmbientCapabilities")), "{:?}", other.reasons);
+    }
+
+    #[test]
+    fn times_signals_modes_and_directories_are_read() {
+        let read = read(
+            "[Service]\nExecStart=/bin/a\nTimeoutSec=5min\nTimeoutStopSec=infinity\nKillSignal=SIGQUIT\nUMask=077\n\
+             StateDirectory=a b/c\nStateDirectoryMode=0700\nCacheDirectory=../x\nWorkingDirectory=-~\n\
+             SuccessExitStatus=7 SIGKILL 8\nEnvironment=A=1 \"B=x y\" nonsense C=%n\n",
+        );
+        assert_eq!((read.start_within, read.stop_within), (Some(Duration::from_secs(300)), None));
+        assert_eq!((read.kill_signal.as_deref(), read.umask), (Some("QUIT"), 0o077));
+        let paths: Vec<_> = read.directories.iter().map(|made| (made.path.as_str(), made.mode)).collect();
+        assert_eq!(paths, [("/var/lib/a", 0o700), ("/var/lib/b/c", 0o700)]);
+        assert!(read.reasons[0].contains("leaves /var/cache"), "{:?}", read.reasons);
+        assert_eq!((read.working_directory.as_deref(), read.anywhere), (Some("~"), true));
+        assert_eq!(read.good_codes, [7, 8]);
+        let variables: Vec<_> = read.environment.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(variables, ["A=1", "B=x y", "C=web.service"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_unit_makes_it_panic(
+            lines in proptest::collection::vec((0..200usize, "[-@%a-z/0=:$ \\\\'\"~!|.;]*"), 0..12)
+        ) {
+            let keys: Vec<&str> = APPLIED.iter().chain(FORBIDDING.iter().map(|(key, _)| key)).copied().collect();
+            let of_unit = ["Requires", "Wants", "ConditionPathExists", "AssertFileNotEmpty"];
+            let line = |(key, value): &(usize, String)| format!("{}={value}\n", keys[key % keys.len()]);
+            let service: String = lines.iter().map(line).collect();
+            let unit: String =
+                lines.iter().map(|(key, value)| format!("{}={value}\n", of_unit[key % of_unit.len()])).collect();
+            let read = read(&format!("[Unit]\n{unit}[Service]\n{service}"));
+            let _ = read.conditions.iter().map(Condition::holds).collect::<Vec<_>>();
+        }
+    }
 }

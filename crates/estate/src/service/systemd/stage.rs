@@ -98,10 +98,10 @@ fn gather(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Gather
     let not_here = |reasons: &[String]| Error::NotHere {
         service: service.to_owned(),
         place: context.place.name().to_owned(),
-        why: format!("of {}, {}; {INSTEAD}", unit.unit, reasons.join("; ")),
+        why: format!("no process can stand in for {}, for {}; {INSTEAD}", unit.unit, reasons.join("; ")),
     };
     if unit.user {
-        return Err(not_here(&["a manager of its user starts it, and a twin has none".to_owned()]));
+        return Err(not_here(&["the manager of its user starts it, and a twin has none".to_owned()]));
     }
     let Some(name) = Name::parse(&unit.unit) else {
         return Err(not_here(&["only units of services can be run as processes".to_owned()]));
@@ -137,20 +137,26 @@ fn reasons_here(gathered: &Gathered, unit: &Systemd, context: &Context<'_>) -> V
     let own = rustix::process::geteuid().as_raw();
     if own != 0 && gathered.who.uid != own {
         let uid = gathered.who.uid;
-        reasons.push(format!("it runs as user {uid}, and in the twin of an ordinary user nobody can become \
-             another one: run the drill as root"));
+        reasons.push(format!(
+            "it runs as user {uid}, and in the twin of an ordinary user nobody can become \
+             another one: run the drill as root"
+        ));
     }
     for required in &gathered.rehearsal.requires {
         match unit.others.iter().find(|other| same_unit(&other.unit, required)) {
             Some(other) => {
                 if !matches!(process::status(&other.service, context), Status::Running { .. }) {
                     let name = &other.service;
-                    reasons.push(format!("it requires {required}, which is {name} in the plan and does not \
-                         run: let it need {name}"));
+                    reasons.push(format!(
+                        "it requires {required}, which is {name} in the plan and does not \
+                         run: let it need {name}"
+                    ));
                 }
             }
-            None => reasons.push(format!("it requires {required}, which does not run in a twin: make it a \
-                 service of the plan and let this one need it")),
+            None => reasons.push(format!(
+                "it requires {required}, which does not run in a twin: make it a \
+                 service of the plan and let this one need it"
+            )),
         }
     }
     reasons
@@ -227,7 +233,8 @@ impl Stage<'_> {
             Ok(socket)
         };
         let bound: io::Result<UnixDatagram> = self.context.place.within(bind)?;
-        let socket = bound.map_err(|error| self.failed("start", format!("failed to make {path}: {error}")))?;
+        let socket =
+            bound.map_err(|error| self.failed("start", format!("failed to make {path}: {error}")))?;
         let started = self.launch(&[invocation, ("NOTIFY_SOCKET".to_owned(), path.clone())]);
         let ready = started.and_then(|started| self.listen(&socket, started));
         // A socket that nobody reads would block the service; one that is gone does not.
@@ -332,7 +339,9 @@ impl Stage<'_> {
         match finished.end {
             End::Exited(0) => Ok(()),
             End::Cancelled => Err(Error::Interrupted),
-            End::Exited(code) if exec.may_fail || self.gathered.rehearsal.good_codes.contains(&code) => Ok(()),
+            End::Exited(code) if exec.may_fail || self.gathered.rehearsal.good_codes.contains(&code) => {
+                Ok(())
+            }
             End::Killed { .. } if exec.may_fail => Ok(()),
             _ => {
                 let how = how_it_ended(finished, self.context.secrets);
@@ -400,7 +409,8 @@ impl Stage<'_> {
                 _ => Ok(()),
             })
         })?;
-        removed.map_err(|error| self.failed("stop", format!("failed to remove its RuntimeDirectory: {error}")))
+        removed
+            .map_err(|error| self.failed("stop", format!("failed to remove its RuntimeDirectory: {error}")))
     }
 
     /// Sends the signal that the unit names, and waits; gives what is left of the time.

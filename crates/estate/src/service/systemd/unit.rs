@@ -56,18 +56,8 @@ pub(super) enum Absent {
 impl Name {
     /// Reads a name; `.service` may be left out. `None` for units that are no services.
     pub fn parse(unit: &str) -> Option<Name> {
-        const OTHERS: [&str; 10] = [
-            "socket",
-            "target",
-            "timer",
-            "mount",
-            "automount",
-            "swap",
-            "path",
-            "slice",
-            "scope",
-            "device",
-        ];
+        const OTHERS: [&str; 10] =
+            ["socket", "target", "timer", "mount", "automount", "swap", "path", "slice", "scope", "device"];
         let stem = match unit.rsplit_once('.') {
             Some((stem, "service")) => stem,
             Some((_, suffix)) if OTHERS.contains(&suffix) => return None,
@@ -104,14 +94,16 @@ impl Unit {
     pub fn load(directories: &[PathBuf], name: &Name) -> Result<Unit, Absent> {
         let is_template = name.instance.as_deref() == Some("");
         let fragment = find(directories, name).filter(|_| !is_template).ok_or(Absent::NotFound)?;
-        let unreadable =
-            |path: &Path, error: &dyn std::fmt::Display| Absent::Unreadable(path.to_owned(), error.to_string());
+        let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
+            Absent::Unreadable(path.to_owned(), error.to_string())
+        };
         let real = fragment.canonicalize().map_err(|error| unreadable(&fragment, &error))?;
         if is_void(&real).map_err(|error| unreadable(&fragment, &error))? {
             return Err(Absent::Masked(fragment));
         }
         let names = aliases(directories, name, &real);
-        let (drop_ins, requires) = beside(directories, &names).map_err(|error| unreadable(&fragment, &error))?;
+        let (drop_ins, requires) =
+            beside(directories, &names).map_err(|error| unreadable(&fragment, &error))?;
         let mut assignments = Vec::new();
         for path in std::iter::once(&real).chain(&drop_ins) {
             let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
@@ -120,6 +112,14 @@ impl Unit {
         }
         let name = names.into_iter().next_back().expect("a unit has a name");
         Ok(Unit { name, fragment, requires, assignments })
+    }
+
+    /// A unit without files.
+    #[cfg(test)]
+    pub fn of_text(text: &str) -> Result<Unit, String> {
+        let name = Name::parse("web.service").expect("it is a service");
+        let assignments = text::assignments(text)?;
+        Ok(Unit { name, fragment: "/web.service".into(), requires: Vec::new(), assignments })
     }
 
     /// The last value of a key that takes one; an empty one is none.
@@ -178,13 +178,16 @@ fn is_void(path: &Path) -> io::Result<bool> {
 fn aliases(directories: &[PathBuf], name: &Name, real: &Path) -> Vec<Name> {
     let mut names = vec![name.clone()];
     let is_unit = |path: &Path| {
-        directories.iter().any(|known| known.canonicalize().is_ok_and(|known| path.parent() == Some(known.as_path())))
+        directories
+            .iter()
+            .any(|known| known.canonicalize().is_ok_and(|known| path.parent() == Some(known.as_path())))
     };
     let other = real.file_name().and_then(|file| Name::parse(file.to_str()?)).filter(|_| is_unit(real));
     if let Some(mut other) = other {
         if other.instance.as_deref() == Some("") {
             other.instance.clone_from(&name.instance);
-            other.full = format!("{}@{}.service", other.prefix, other.instance.as_deref().unwrap_or_default());
+            other.full =
+                format!("{}@{}.service", other.prefix, other.instance.as_deref().unwrap_or_default());
         }
         if other != *name {
             names.push(other);
@@ -260,7 +263,8 @@ pub(super) fn unescaped(name: &str) -> String {
     let mut rest = name.as_bytes();
     while let [first, behind @ ..] = rest {
         let digits = behind.strip_prefix(b"x").and_then(|digits| std::str::from_utf8(digits.get(..2)?).ok());
-        let escaped = digits.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let escaped =
+            digits.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(escaped.unwrap_or(if *first == b'-' { b'/' } else { *first }));
         rest = if escaped.is_some() { &behind[3..] } else { behind };
     }
