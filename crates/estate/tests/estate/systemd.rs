@@ -200,8 +200,9 @@ json.dump(told, open('told', 'w'), indent=1, sort_keys=True)
 const TELLING: &str = r#"
 [Service]
 Type=oneshot
+StandardError=append:/tell.log
 User=www-data
-SupplementaryGroups=adm 4242
+SupplementaryGroups=adm 12
 UMask=0026
 StateDirectory=tell/%i tell/other
 StateDirectoryMode=0750
@@ -247,7 +248,8 @@ fn inside_a_rehearsal_is_what_systemd_does() {
     let service = Service::new("tell", Kind::Systemd(unit)).unwrap();
     let told = "/var/lib/tell/a-b\\x2dc/told";
     let stage = Stage::set(|_| {});
-    service.start(&stage.host.context()).unwrap();
+    let started = service.start(&stage.host.context());
+    assert!(started.is_ok(), "{started:?}: {}", fs::read_to_string("/tell.log").unwrap_or_default());
     let real = fs::read_to_string(told).unwrap();
     let place = stage.twin.place();
     place.within(|| _ = fs::remove_dir_all("/var/lib/tell")).unwrap();

@@ -1,6 +1,6 @@
 //! Command lines of units: their prefixes, their specifiers, and the variables in them. Pure.
 
-use super::text::next_word;
+use super::text::{loose_words, next_word};
 
 /// A command line of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,17 +127,12 @@ impl Exec {
         let mut expanded = Vec::new();
         for argument in &self.arguments {
             match argument.strip_prefix('$') {
-                Some(name) if !name.starts_with(['{', '$']) => expanded.extend(loosely_split(value(name))),
+                Some(name) if !name.starts_with(['{', '$']) => expanded.extend(loose_words(value(name))),
                 _ => expanded.push(replace(argument, &value)),
             }
         }
         expanded
     }
-}
-
-/// The words of a variable's value; one with an open quotation is split at its blanks.
-fn loosely_split(value: &str) -> Vec<String> {
-    super::text::words(value).unwrap_or_else(|_| value.split_whitespace().map(str::to_owned).collect())
 }
 
 fn replace<'a>(word: &str, value: &impl Fn(&str) -> &'a str) -> String {

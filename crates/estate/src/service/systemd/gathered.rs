@@ -145,15 +145,25 @@ fn specifiers(unit: &Unit, machine: &Machine) -> Specifiers {
     Specifiers::new(values)
 }
 
+/// Shells that are none, of which the environment says nothing.
+const NO_SHELLS: [&str; 3] = ["/nologin", "/false", "/true"];
+
 /// What systemd itself puts into the environment.
 fn around(who: &Who, rehearsal: &Rehearsal) -> Vec<(String, String)> {
     let locale = fs::read_to_string("/etc/locale.conf").unwrap_or_default();
     let mut environment = text::environment(&locale);
     environment.retain(|(name, _)| name == "LANG" || name == "LANGUAGE" || name.starts_with("LC_"));
+    if !environment.iter().any(|(name, _)| name == "LANG") {
+        // What systemd is built with wherever it is packaged.
+        environment.push(("LANG".to_owned(), "C.UTF-8".to_owned()));
+    }
     if rehearsal.user.is_some() {
         let Who { name, home, shell, .. } = who;
-        let own = [("USER", name), ("LOGNAME", name), ("HOME", home), ("SHELL", shell)];
-        environment.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
+        let mut own = vec![("USER", name), ("LOGNAME", name)];
+        own.extend(Some(("HOME", home)).filter(|_| home.starts_with('/') && home != "/"));
+        let is_shell = shell.starts_with('/') && !NO_SHELLS.iter().any(|other| shell.ends_with(other));
+        own.extend(Some(("SHELL", shell)).filter(|_| is_shell));
+        environment.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
     }
     let mut of_directories: Vec<(String, String)> = Vec::new();
     for Directory { path, variable, .. } in &rehearsal.directories {
@@ -221,7 +231,7 @@ impl Who {
             who.gid = found.ok_or_else(|| unknown("group", group, "/etc/group"))?;
         }
         if !is_root(user) {
-            who.groups = memberships(&groups, &who.name);
+            who.groups = [vec![who.gid], memberships(&groups, &who.name)].concat();
         }
         for group in &rehearsal.groups {
             let found = find_group(&groups, group);
@@ -248,13 +258,13 @@ fn find_user(users: &str, user: &str) -> Option<Who> {
     })
 }
 
-/// Looks a group up by name or number in the text of `/etc/group`; a number need not be in it.
+/// Looks a group up by name or number in the text of `/etc/group`; systemd, too, takes no number that is not in it.
 fn find_group(groups: &str, group: &str) -> Option<u32> {
-    let named = groups.lines().find_map(|line| {
-        let (name, rest) = line.split_once(':')?;
-        (name == group).then(|| rest.split(':').nth(1)?.parse().ok())?
-    });
-    named.or_else(|| group.parse().ok())
+    groups.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, gid, ..] = fields[..] else { return None };
+        (name == group || gid == group).then(|| gid.parse().ok())?
+    })
 }
 
 fn memberships(groups: &str, user: &str) -> Vec<u32> {
@@ -307,8 +317,8 @@ mod tests {
         assert_eq!((web.uid, web.gid, web.home.as_str()), (33, 34, "/var/www"));
         assert_eq!(find_user(USERS, "33"), Some(web));
         assert!(find_user(USERS, "broken").is_none() && find_user(USERS, "we").is_none());
-        assert_eq!((find_group(GROUPS, "ssl"), find_group(GROUPS, "77")), (Some(101), Some(77)));
-        assert_eq!(find_group(GROUPS, "none"), None);
+        assert_eq!((find_group(GROUPS, "ssl"), find_group(GROUPS, "102")), (Some(101), Some(102)));
+        assert_eq!(find_group(GROUPS, "77"), None);
         assert_eq!(memberships(GROUPS, "web"), [101]);
     }
 

@@ -97,6 +97,29 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
+/// The words of a variable's value: a backslash takes the next letter as it is, and a quotation may have no end.
+pub(super) fn loose_words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if quote.is_none() && BLANKS.contains(&letter) {
+            words.extend(word.take());
+            continue;
+        }
+        let word = word.get_or_insert_default();
+        match letter {
+            '\\' => word.extend(letters.next()),
+            _ if quote == Some(letter) => quote = None,
+            '\'' | '"' if quote.is_none() => quote = Some(letter),
+            _ => word.push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
 /// Appends what the escape behind a backslash stands for; tells how many bytes it is, none if it is no escape.
 fn unescape(behind: &str, word: &mut Vec<u8>) -> usize {
     let Some(letter) = behind.chars().next() else { return 0 };
@@ -261,6 +284,12 @@ mod tests {
     }
 
     #[test]
+    fn values_of_variables_are_split_loosely() {
+        assert_eq!(loose_words(" a 'b c'\"d\" e\\ f\\n '' "), ["a", "b cd", "e fn", ""]);
+        assert_eq!(loose_words("a 'b c\\"), ["a", "b c"]);
+    }
+
+    #[test]
     fn environment_files_are_read() {
         let text = "# no\nA=1\n B = two words \nC=\"q \\\" \\n $A\" tail\nD='it''s'\nI=it's\n;no=1\nE=a\\\n b\nbad name=1\n\
                     9=x\nF=\nG=back\\ slash\njunk\nH=last";
@@ -285,6 +314,7 @@ mod tests {
             for text in [&text, &any] {
                 let _ = assignments(text);
                 let _ = words(text);
+                let _ = loose_words(text);
                 let _ = environment(text);
             }
         }
