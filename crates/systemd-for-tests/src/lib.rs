@@ -1,7 +1,8 @@
-//! Boots a real systemd for tests: the machine's own, as the first process of namespaces over an overlay of the
-//! machine, with no unit but those that a test writes. A dev-dependency only; everything here panics with what to do.
+//! Boots a real systemd for tests: the machine's own, as the first process of a machine in namespaces, with this one's
+//! programs and `/etc` and no unit but those that a test writes. A dev-dependency only; everything here panics with
+//! what to do.
 //!
-//! It needs root, and a kernel that lets root mount overlays and control groups; else the test fails, it is never
+//! It needs root, and a kernel that lets root mount control groups; else the test fails, it is never
 //! skipped. Nothing is left: all processes end with the first one, which ends with the test, and what was
 //! written was in memory. The control group is removed when this is dropped, or by the next one that boots.
 

@@ -329,7 +329,7 @@ impl Reader<'_> {
         match self.unit.last("Service", "StandardInput") {
             None | Some("null") => {}
             Some(input) => {
-                self.reason(format!("systemd hands the service its input (StandardInput={input})"))
+                self.reason(format!("systemd hands the service its input (StandardInput={input})"));
             }
         }
         let mut left_out = Vec::new();
