@@ -30,6 +30,7 @@ pub struct Booted {
     scratch: TempDir,
     process: Child,
     first: u32,
+    group: String,
 }
 
 impl Booted {
@@ -43,7 +44,7 @@ impl Booted {
             Path::new("/lib/systemd/systemd").exists(),
             "there is no systemd on this machine: `cargo xtask setup` installs it"
         );
-        remove_old_groups();
+        remove_groups(None);
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let group = format!("{GROUP}{}-{count}", std::process::id());
@@ -60,7 +61,7 @@ impl Booted {
             .stderr(log)
             .spawn()
             .expect("setpriv and unshare of util-linux can be run");
-        let mut booted = Self { scratch, process, first: 0 };
+        let mut booted = Self { scratch, process, first: 0, group };
         booted.wait();
         booted
     }
@@ -145,7 +146,7 @@ impl Drop for Booted {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        remove_old_groups();
+        remove_groups(Some(&self.group));
     }
 }
 
@@ -163,14 +164,16 @@ fn first_of(unshare: u32) -> Option<u32> {
     (program.trim() == "systemd").then_some(child)
 }
 
-/// Removes the control groups of tests in which no process is left; the kernel refuses the others.
-fn remove_old_groups() {
-    let script = format!(
-        "set -e; at=$(mktemp -d); trap 'umount $at; rmdir $at' EXIT; mount -t cgroup2 cgroup2 $at; \
-         find $at -mindepth 1 -depth -type d -path \"$at/{GROUP}*\" -exec rmdir {{}} + 2>/dev/null || true"
-    );
+/// Removes the control groups of this machine and of tests that have ended without doing so. Those of others that run
+/// are left alone: systemd makes a group first and puts a process into it then.
+fn remove_groups(own: Option<&str>) {
+    let script = "at=$(mktemp -d); mount -t cgroup2 cgroup2 $at; for group in $at/$1*; do \
+                  test=${group#$at/$1}; test=${test%%-*}; \
+                  if [ $group = \"$at/$2\" ] || [ ! -d /proc/$test ]; then find $group -depth -type d -exec rmdir {} +; fi; \
+                  done; umount $at; rmdir $at";
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]).stdin(Stdio::null());
+    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", GROUP]);
+    command.arg(own.unwrap_or_default()).stdin(Stdio::null());
     // Whether control groups can be mounted is said, with the reason, where one is needed.
     let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
 }

@@ -1,7 +1,7 @@
 //! A service that is a unit of systemd, on a machine of the test's own that a real systemd has booted: recovered on the
 //! host, rehearsed in a twin of it while the host's unit goes on, and told where it cannot be rehearsed.
 
-use std::process::Output;
+use std::process::Command;
 
 use systemd_for_tests::Booted;
 
@@ -94,9 +94,12 @@ fn shop() -> Booted {
 
 /// Runs the program on the machine; its exit code must be this one.
 fn exits(machine: &Booted, arguments: &[&str], code: i32) -> String {
-    let mut command = machine.command(env!("CARGO_BIN_EXE_lifeboat"));
+    judged(machine, machine.command(env!("CARGO_BIN_EXE_lifeboat")), arguments, code)
+}
+
+fn judged(machine: &Booted, mut command: Command, arguments: &[&str], code: i32) -> String {
     command.env("LIFEBOAT_STATE", "/var/lib/lifeboat-state").env("TZ", "UTC").env("USER", "tester");
-    let output: Output = command.args(arguments).output().unwrap();
+    let output = command.args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}\n{}", machine.log());
     said.into_owned()
@@ -138,4 +141,37 @@ fn a_unit_that_cannot_be_rehearsed_is_not_proven() {
         assert!(said.contains(told), "{told} is not in {said}");
     }
     assert_eq!(invocation(&machine), before, "the unit of the host is not touched");
+}
+
+#[test]
+fn an_ordinary_user_is_told_that_he_cannot_become_the_users_of_units() {
+    let machine = shop();
+    let plan = PLAN
+        .replace("/var/lib/shop-repository", "/srv/own/repository")
+        .replace("/etc/lifeboat-", "/srv/own/");
+    machine.write("/srv/own/lifeboat.yaml", &plan);
+    machine.write("/srv/own/password", "secret\n");
+    machine.shell("chown -R www-data: /srv/own /srv/shop /etc/shop.env /etc/systemd/system");
+    let exits = |arguments: &[&str], code| {
+        let mut command = machine.command("setpriv");
+        command.args([
+            "--reuid=www-data",
+            "--regid=www-data",
+            "--clear-groups",
+            "--",
+            env!("CARGO_BIN_EXE_lifeboat"),
+        ]);
+        let arguments =
+            [arguments, &["--plan", "/srv/own/lifeboat.yaml", "--state", "/srv/own/state"]].concat();
+        judged(&machine, command, &arguments, code)
+    };
+    let password = ["-r", "/srv/own/repository", "--password-file", "/srv/own/password"];
+    machine.shell(&format!(
+        "setpriv --reuid=www-data --regid=www-data --clear-groups -- {} repository init {}",
+        env!("CARGO_BIN_EXE_lifeboat"),
+        password.join(" ")
+    ));
+    exits(&["backup"], 0);
+    let said = exits(&["drill", "lost"], 2);
+    assert!(said.contains("nobody can become another one: run the drill as root"), "{said}");
 }
