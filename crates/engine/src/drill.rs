@@ -63,6 +63,7 @@ fn programs(site: &Site) -> impl Iterator<Item = PathBuf> + '_ {
         ServiceKind::Command(commands) => {
             vec![&commands.command.start, &commands.command.stop, &commands.command.status]
         }
+        // A unit's programs are the system's, and the system does not live below `/tmp`.
         ServiceKind::Systemd(_) => Vec::new(),
     });
     lines.filter_map(|line| match line {

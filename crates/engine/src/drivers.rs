@@ -390,7 +390,19 @@ impl Maker<'_> {
                 })
             }
             ServiceKind::Systemd(systemd) => {
-                service::Kind::Systemd(service::Systemd { unit: systemd.systemd.clone(), user: false })
+                let others =
+                    self.site.plan.services.iter().filter_map(|(other, declared)| match &declared.kind {
+                        ServiceKind::Systemd(unit) if other != name => {
+                            Some(service::OtherUnit { unit: unit.systemd.clone(), service: other.to_owned() })
+                        }
+                        _ => None,
+                    });
+                let others = others.collect();
+                service::Kind::Systemd(service::Systemd {
+                    unit: systemd.systemd.clone(),
+                    user: false,
+                    others,
+                })
             }
             ServiceKind::Command(command) => {
                 let commands = &command.command;

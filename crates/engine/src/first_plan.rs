@@ -265,7 +265,7 @@ impl Writer<'_> {
             self.line(format!("  {name}:"));
             self.comment(
                 4,
-                "A twin has no systemd: in a drill its start cannot be shown. `process:` can be rehearsed.",
+                "A twin has no systemd: in a drill it is run as a process, by what its unit file says.",
             );
             self.line(format!("    systemd: {}", quoted(unit)));
             self.line(format!("    needs: [{needs}]"));

@@ -273,6 +273,9 @@ impl<'a> Performer<'a> {
         if let Some(process) = started.process {
             summary += &format!(", process {}", process.pid);
         }
+        if !started.notes.is_empty() {
+            summary += &format!(" ({})", started.notes.join("; "));
+        }
         Ok(match started.stand_in {
             Some(what) => {
                 let why = format!("what runs is a stand-in: {what}");

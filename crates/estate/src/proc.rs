@@ -46,6 +46,13 @@ pub(crate) fn has_variable(pid: i32, name: &str, value: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
+/// The number that a process has in its own PID namespace, which is what it and its twin know it by.
+pub(crate) fn pid_inside(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(of(pid, "status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
 /// Tells whether a process is in the control group of this path, or in one below it.
 pub(crate) fn is_in_control_group(pid: i32, group: &str) -> bool {
     let text = fs::read_to_string(of(pid, "cgroup")).unwrap_or_default();

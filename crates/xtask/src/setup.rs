@@ -3,6 +3,7 @@
 //! Everything here is idempotent and costs next to nothing when nothing is missing, because every test run
 //! begins with it. What only the benchmark needs is installed by the benchmark.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::packages::{self, Package, on_path};
@@ -24,6 +25,12 @@ const PACKAGES: &[Package] = &[
     Package { name: "openssl", present: || on_path("openssl") },
     Package { name: "procps", present: || on_path("pgrep") },
     Package { name: "mount", present: || on_path("mount") },
+    // Services that are units, on a machine of the tests' own that it boots; and what makes that machine.
+    Package { name: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
+    Package {
+        name: "util-linux",
+        present: || ["unshare", "nsenter", "setpriv"].iter().all(|it| on_path(it)),
+    },
     crate::bench::NEEDED_TO_MEASURE,
 ];
 

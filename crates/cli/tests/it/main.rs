@@ -19,4 +19,5 @@ mod sabotage;
 mod scenarios;
 mod signals;
 mod snapshots;
+mod units;
 mod upkeep;

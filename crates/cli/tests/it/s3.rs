@@ -47,7 +47,9 @@ fn an_estate_whose_repository_is_a_bucket_is_recovered_and_read_by_stock_restic(
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
     ];
-    let hub = Hub::with(&keys, |plan| plan.replace("location: ./lifeboat-repository", &format!("location: {location}")));
+    let hub = Hub::with(&keys, |plan| {
+        plan.replace("location: ./lifeboat-repository", &format!("location: {location}"))
+    });
     hub.start();
     hub.place.succeeds(&["backup"]);
     assert!(!hub.place.path("lifeboat-repository").exists());

@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// Tells whether a declared path is a pattern.
-pub(super) fn is_glob(path: &str) -> bool {
+pub(crate) fn is_glob(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
 /// Finds what is there and matches, sorted; hidden names only where the pattern's own name begins with a dot.
 ///
 /// Fails when a directory that must be searched cannot be listed.
-pub(super) fn expand(pattern: &Path) -> io::Result<BTreeSet<PathBuf>> {
+pub(crate) fn expand(pattern: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let parts: Vec<&str> = pattern
         .components()
         .filter_map(|part| match part {

@@ -17,7 +17,7 @@ mod capture;
 pub mod command;
 mod env_files;
 pub mod files;
-mod glob;
+pub(crate) mod glob;
 mod holders;
 mod options;
 mod proof;

@@ -15,7 +15,7 @@ pub(super) fn start(service: &str, commands: &Commands, context: &Context<'_>) -
     if !already {
         run(service, "start", &commands.start, context)?;
     }
-    Ok(Started { already, process: None, cleared: 0, stand_in: None })
+    Ok(Started { already, process: None, cleared: 0, stand_in: None, notes: Vec::new() })
 }
 
 /// Runs the stop command, unless the status command says that it does not run.

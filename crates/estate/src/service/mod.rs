@@ -9,7 +9,7 @@
 //! | kind | runs as | in a twin |
 //! |---|---|---|
 //! | process | a command that is started detached, and remembered by its [`ProcessId`] | the same |
-//! | systemd | a unit | not at all: a twin has no systemd, so it is [`Error::NotHere`], and not proven |
+//! | systemd | a unit | a process, by what the unit's files say; [`Error::NotHere`], and not proven, where that would show nothing |
 //! | command | whatever its start command brings up | the same, if the commands need nothing outside |
 
 mod command;
@@ -77,6 +77,17 @@ pub struct Systemd {
     pub unit: String,
     /// Whether it belongs to the user's own manager.
     pub user: bool,
+    /// The other services that are units: in a twin, what this one requires must be one of them and run.
+    pub others: Vec<OtherUnit>,
+}
+
+/// A unit by the name that it has as a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherUnit {
+    /// The unit.
+    pub unit: String,
+    /// The service.
+    pub service: String,
 }
 
 /// Commands that start, stop and ask; each is run to its end.
@@ -140,6 +151,8 @@ pub struct Started {
     /// What was started in place of the real thing; nothing, for the kinds that there are. What is shown by a stand-in must
     /// be reported as shown by one.
     pub stand_in: Option<String>,
+    /// What differs from a real start and is no reason to doubt it: the sandboxing of a unit that is rehearsed.
+    pub notes: Vec<String>,
 }
 
 /// What a stop did.

@@ -22,41 +22,81 @@ enum Found {
     Running(Record, ProcessId),
     /// It was started and its first process is gone; these that it started are not.
     Left(Record, Vec<ProcessId>),
+    /// It did what it had to do and counts as running without a process.
+    Done(Record),
     /// It was not started, or was stopped.
     Nothing,
 }
 
-/// Starts it unless it runs, in the order and with the crash safety that `record` describes.
+/// What a start came to.
+pub(super) enum Launched {
+    /// A process that is to stay.
+    Process(ProcessId),
+    /// It is done, and counts as running until it is stopped.
+    Remains,
+    /// It is done, and does not run.
+    Over,
+}
+
+/// Starts it unless it runs.
 pub(super) fn start(service: &str, process: &Process, context: &Context<'_>) -> Result<Started, Error> {
+    start_by(service, process.grace, process.settle, context, |mark, log| {
+        let command = process.command.clone().env(MARK, mark);
+        Ok(Launched::Process(context.place.start(&command, log)?))
+    })
+}
+
+/// Starts a service unless it runs, in the order and with the crash safety that `record` describes; `launch` is told the
+/// mark that every process of this start must carry, and the log.
+pub(super) fn start_by(
+    service: &str,
+    grace: Duration,
+    settle: Duration,
+    context: &Context<'_>,
+    launch: impl FnOnce(&str, &Path) -> Result<Launched, Error>,
+) -> Result<Started, Error> {
     let files = Files::of(context, service);
     let _lock = files.lock("start")?;
-    let cleared = match find(&files)? {
+    let mut started =
+        Started { already: false, process: None, cleared: 0, stand_in: None, notes: Vec::new() };
+    match find(&files)? {
         Found::Running(_, process) => {
-            return Ok(Started { already: true, process: Some(process), cleared: 0, stand_in: None });
+            return Ok(Started { already: true, process: Some(process), ..started });
         }
-        Found::Left(_, left) => end_all(context, &left, process.grace)?,
-        Found::Nothing => 0,
-    };
+        Found::Done(_) => return Ok(Started { already: true, ..started }),
+        Found::Left(_, left) => started.cleared = end_all(context, &left, grace)?,
+        Found::Nothing => {}
+    }
     if context.cancel.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
     }
     let mut record = Record::starting(context, new_mark(service)?, files.begin_log()?);
     files.write(&record)?;
-    let command = process.command.clone().env(MARK, &record.mark);
-    let started = match context.place.start(&command, &files.log()) {
-        Ok(started) => started,
+    let launched = match launch(&record.mark, &files.log()) {
+        Ok(launched) => launched,
         Err(error) => {
+            end_all(context, &marked(&record), grace)?;
             files.remove()?;
-            return Err(error.into());
+            return Err(error);
         }
     };
-    record.phase = Phase::Running(started);
-    files.write(&record)?;
-    if !survives(context, &started, process.settle) {
-        let (log, tail) = (files.log().display().to_string(), files.log_tail(record.log_begins));
-        return Err(Error::Died { service: service.to_owned(), log, tail });
+    match launched {
+        Launched::Process(process) => {
+            record.phase = Phase::Running(process);
+            files.write(&record)?;
+            if !survives(context, &process, settle) {
+                let (log, tail) = (files.log().display().to_string(), files.log_tail(record.log_begins));
+                return Err(Error::Died { service: service.to_owned(), log, tail });
+            }
+            started.process = Some(process);
+        }
+        Launched::Remains => {
+            record.phase = Phase::Done;
+            files.write(&record)?;
+        }
+        Launched::Over => files.remove()?,
     }
-    Ok(Started { already: false, process: Some(started), cleared, stand_in: None })
+    Ok(started)
 }
 
 /// Ends it with everything that it started, also if its first process is gone already.
@@ -73,6 +113,9 @@ pub(super) fn stop(service: &str, grace: Duration, context: &Context<'_>) -> Res
             Ended { was_running: true, killed }
         }
         Found::Left(_, left) => Ended { was_running: false, killed: end_all(context, &left, grace)? },
+        Found::Done(record) => {
+            Ended { was_running: true, killed: end_all(context, &marked(&record), grace)? }
+        }
         Found::Nothing => Ended { was_running: false, killed: 0 },
     };
     files.remove()?;
@@ -83,7 +126,7 @@ pub(super) fn stop(service: &str, grace: Duration, context: &Context<'_>) -> Res
 pub(super) fn status(service: &str, context: &Context<'_>) -> Status {
     let files = Files::of(context, service);
     match find(&files) {
-        Ok(Found::Running(record, _)) => Status::Running { since: Some(record.since) },
+        Ok(Found::Running(record, _) | Found::Done(record)) => Status::Running { since: Some(record.since) },
         Ok(Found::Nothing) => Status::Stopped,
         Ok(Found::Left(record, left)) => {
             let left = match left.len() {
@@ -99,7 +142,15 @@ pub(super) fn status(service: &str, context: &Context<'_>) -> Status {
 
 /// Tells which process it is.
 pub(super) fn identity(service: &str, context: &Context<'_>) -> Result<Identity, Error> {
+    if let Found::Done(record) = find(&Files::of(context, service))? {
+        return Ok(Identity::Invocation { id: record.mark, restarts: 0 });
+    }
     running(service, context, "watch").map(|(_, process)| Identity::Process(process))
+}
+
+/// Its first process, if it runs and has one.
+pub(super) fn leader(service: &str, context: &Context<'_>) -> Option<ProcessId> {
+    running(service, context, "find").map(|(_, process)| process).ok()
 }
 
 /// Tells which processes are its own.
@@ -124,6 +175,10 @@ pub(super) fn by_hand(service: &str, process: &Process, verb: Verb, state: &Path
 fn running(service: &str, context: &Context<'_>, verb: &'static str) -> Result<(Record, ProcessId), Error> {
     match find(&Files::of(context, service))? {
         Found::Running(record, process) => Ok((record, process)),
+        Found::Done(_) => {
+            let why = "it did its work and has no process".into();
+            Err(Error::Failed { verb, service: service.to_owned(), why })
+        }
         Found::Left(..) | Found::Nothing => {
             Err(Error::Failed { verb, service: service.to_owned(), why: "it does not run".into() })
         }
@@ -133,6 +188,9 @@ fn running(service: &str, context: &Context<'_>, verb: &'static str) -> Result<(
 /// Finds what is there, by the record and by the mark; writes nothing.
 fn find(files: &Files<'_>) -> Result<Found, Error> {
     let Some(record) = files.read()? else { return Ok(Found::Nothing) };
+    if record.phase == Phase::Done {
+        return Ok(Found::Done(record));
+    }
     if let Phase::Running(process) = record.phase {
         return Ok(if process.is_running() {
             Found::Running(record, process)
@@ -154,9 +212,13 @@ fn find(files: &Files<'_>) -> Result<Found, Error> {
 
 /// All processes that carry the mark of a start.
 fn marked(record: &Record) -> Vec<ProcessId> {
-    let carries = |pid: &i32| {
-        proc::stat(*pid).is_some_and(|stat| stat.alive) && proc::has_variable(*pid, MARK, &record.mark)
-    };
+    carrying(&record.mark)
+}
+
+/// All processes that carry a mark.
+pub(super) fn carrying(mark: &str) -> Vec<ProcessId> {
+    let carries =
+        |pid: &i32| proc::stat(*pid).is_some_and(|stat| stat.alive) && proc::has_variable(*pid, MARK, mark);
     proc::all().into_iter().filter(carries).filter_map(|pid| ProcessId::of(pid).ok()).collect()
 }
 

@@ -66,6 +66,8 @@ pub(super) enum Phase {
     Starting,
     /// It was.
     Running(ProcessId),
+    /// It did its work, and counts as running without a process until it is stopped.
+    Done,
 }
 
 impl Record {

@@ -383,7 +383,7 @@ fn commands_that_fail_or_do_not_know_say_so() {
 #[test]
 fn units_without_a_systemd_are_not_known_to_run() {
     let ground = Ground::new();
-    let unit = Systemd { unit: "lifeboat-test-no-such-unit.service".into(), user: false };
+    let unit = Systemd { unit: "lifeboat-test-no-such-unit.service".into(), user: false, others: Vec::new() };
     let service = Service::new("unit", Kind::Systemd(unit)).unwrap();
     let context = ground.context();
     // Without systemctl, without systemd, or with both and without the unit: it never runs, and cannot be started.
@@ -403,7 +403,7 @@ fn what_a_person_would_type_is_told() {
     assert_eq!(by_hand(Verb::Start), start);
     assert_eq!(by_hand(Verb::Stop), "pkill -TERM -f -- 'python3 -m http.server --bind 127.0.0.1 8100'");
     assert!(by_hand(Verb::Status).starts_with("pgrep -a -f -- 'python3"));
-    let unit = Systemd { unit: "nginx".into(), user: false };
+    let unit = Systemd { unit: "nginx".into(), user: false, others: Vec::new() };
     let unit = Service::new("nginx", Kind::Systemd(unit)).unwrap();
     assert_eq!(
         unit.by_hand(Verb::Restart, ground.state.path(), &Secrets::default()),
@@ -414,9 +414,9 @@ fn what_a_person_would_type_is_told() {
 #[test]
 fn names_that_are_no_names_are_refused() {
     for name in ["", "..", ".hidden", "a/b", "a b", "a\nb"] {
-        let kind = Kind::Systemd(Systemd { unit: "nginx".into(), user: false });
+        let kind = Kind::Systemd(Systemd { unit: "nginx".into(), user: false, others: Vec::new() });
         assert!(matches!(Service::new(name, kind), Err(Error::BadName { .. })), "{name:?}");
     }
-    let kind = Kind::Systemd(Systemd { unit: "--force".into(), user: false });
+    let kind = Kind::Systemd(Systemd { unit: "--force".into(), user: false, others: Vec::new() });
     assert!(matches!(Service::new("a", kind), Err(Error::BadName { what: "a unit", .. })));
 }

@@ -13,22 +13,22 @@ use estate::check::{
 };
 use estate::secrets::Secrets;
 use estate::served::Served;
-use estate::service::{Context, Error, Kind, Look, Service, Systemd};
+use estate::service::{Context, Look};
 use place::{Init, Limits, Place, Twin, TwinOptions};
 use tempfile::TempDir;
 
 use crate::services::{Ground, Guard, free_port, named, server, until};
 
 /// A service on the host with its state directory, and a twin of the host.
-struct Stage {
-    host: Ground,
-    twin: Twin,
+pub(crate) struct Stage {
+    pub(crate) host: Ground,
+    pub(crate) twin: Twin,
     scratch: TempDir,
 }
 
 impl Stage {
     /// `prepare` happens on the host, before there is a twin.
-    fn set(prepare: impl FnOnce(&Ground)) -> Stage {
+    pub(crate) fn set(prepare: impl FnOnce(&Ground)) -> Stage {
         // A twin has a `/tmp` of its own.
         let folder = |prefix| tempfile::Builder::new().prefix(prefix).tempdir_in("/var/tmp").unwrap();
         let host = Ground::at(Place::host(), folder("lifeboat-estate-"));
@@ -163,10 +163,4 @@ fn nothing_beyond_the_twin_can_be_asked_or_started() {
         let answer = stage.ask(&here, Question::Http(Http::get(url, expect.clone())), None);
         assert!(matches!(answer, Answer::Unknown { .. }), "{url}: {answer:?}");
     }
-    let unit = Kind::Systemd(Systemd { unit: "cron.service".into(), user: false });
-    let unit = Service::new("cron", unit).unwrap();
-    let twin = Context { place: &here, ..stage.host.context() };
-    assert!(matches!(unit.start(&twin), Err(Error::NotHere { .. })));
-    assert!(matches!(unit.restart(&twin), Err(Error::NotHere { .. })));
-    assert!(matches!(unit.status(&twin), estate::service::Status::Unknown { .. }));
 }

@@ -22,10 +22,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     // Real S3 servers, for the tests of whatever talks to one.
     ("s3-for-tests", &[]),
+    // A real, booted systemd, for the tests of whatever works with units.
+    ("systemd-for-tests", &[]),
 ];
 
 /// Crates of the workspace that tests may use and nothing else.
-const FOR_TESTS: &[&str] = &["s3-for-tests"];
+const FOR_TESTS: &[&str] = &["s3-for-tests", "systemd-for-tests"];
 
 /// Crates from outside that belong in some rooms only, whatever else would be convenient.
 const ONLY_IN: &[(&str, &[&str])] = &[

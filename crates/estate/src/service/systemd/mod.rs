@@ -1,7 +1,22 @@
 //! The service that is a unit of systemd.
 //!
-//! Everything goes through `systemctl`. A twin has no systemd, so a unit cannot be rehearsed there: whoever wants that
-//! declares its command as a process.
+//! On the host everything goes through `systemctl`. A twin has no systemd: there the unit is read and run as a process.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `text` | the syntax of unit files and environment files, words, quotes, escapes |
+//! | `exec` | command lines: prefixes, specifiers, variables |
+//! | `unit` | which files make up a unit, and what they say together |
+//! | `rehearsal` | what a unit amounts to without systemd, and what forbids to rehearse it |
+//! | `gathered` | what a rehearsal needs of the twin's files |
+//! | `stage` | starting, asking and stopping it in a twin |
+
+mod exec;
+mod gathered;
+mod rehearsal;
+mod stage;
+mod text;
+mod unit;
 
 use std::time::Duration;
 
@@ -9,6 +24,7 @@ use jiff::Timestamp;
 use place::{Command, End, Finished};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::process;
 use super::{Context, Ended, Error, Identity, Started, Status, Systemd, Verb, how_it_ended};
 use crate::by_hand::quoted;
 use crate::served::{Family, Served};
@@ -28,16 +44,20 @@ pub(super) fn well_named(unit: &str) -> Result<(), Error> {
 }
 
 pub(super) fn start(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Started, Error> {
-    not_in_a_twin(service, context)?;
+    if context.place.is_twin() {
+        return stage::start(service, unit, context);
+    }
     let already = matches!(status(service, unit, context), Status::Running { .. });
     if !already {
         control(service, "start", unit, context)?;
     }
-    Ok(Started { already, process: None, cleared: 0, stand_in: None })
+    Ok(Started { already, process: None, cleared: 0, stand_in: None, notes: Vec::new() })
 }
 
 pub(super) fn stop(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Ended, Error> {
-    not_in_a_twin(service, context)?;
+    if context.place.is_twin() {
+        return stage::stop(service, unit, context);
+    }
     let was_running = matches!(status(service, unit, context), Status::Running { .. });
     control(service, "stop", unit, context)?;
     Ok(Ended { was_running, killed: 0 })
@@ -45,18 +65,23 @@ pub(super) fn stop(service: &str, unit: &Systemd, context: &Context<'_>) -> Resu
 
 pub(super) fn restart(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Started, Error> {
     control(service, "restart", unit, context)?;
-    Ok(Started { already: false, process: None, cleared: 0, stand_in: None })
+    Ok(Started { already: false, process: None, cleared: 0, stand_in: None, notes: Vec::new() })
 }
 
 pub(super) fn status(service: &str, unit: &Systemd, context: &Context<'_>) -> Status {
-    match not_in_a_twin(service, context).and_then(|()| Shown::of(service, unit, context)) {
+    if context.place.is_twin() {
+        return stage::status(service, unit, context);
+    }
+    match Shown::of(service, unit, context) {
         Ok(shown) => shown.status(&unit.unit),
         Err(error) => Status::Unknown { why: error.to_string() },
     }
 }
 
 pub(super) fn identity(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Identity, Error> {
-    not_in_a_twin(service, context)?;
+    if context.place.is_twin() {
+        return process::identity(service, context);
+    }
     let shown = Shown::of(service, unit, context)?;
     match (shown.value("InvocationID"), shown.value("NRestarts").parse()) {
         // Old versions of systemd have neither.
@@ -66,7 +91,9 @@ pub(super) fn identity(service: &str, unit: &Systemd, context: &Context<'_>) -> 
 }
 
 pub(super) fn served(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Served, Error> {
-    not_in_a_twin(service, context)?;
+    if context.place.is_twin() {
+        return process::served(service, context);
+    }
     let shown = Shown::of(service, unit, context)?;
     match shown.value("ControlGroup") {
         "" | "/" => Err(Error::Failed {
@@ -87,18 +114,6 @@ pub(super) fn by_hand(unit: &Systemd, verb: Verb) -> String {
         Verb::Status => "status",
     };
     format!("systemctl{user} {verb} -- {}", quoted(&unit.unit))
-}
-
-fn not_in_a_twin(service: &str, context: &Context<'_>) -> Result<(), Error> {
-    if !context.place.is_twin() {
-        return Ok(());
-    }
-    Err(Error::NotHere {
-        service: service.to_owned(),
-        place: context.place.name().to_owned(),
-        why: "it is a unit of systemd, which does not run there; declare it as a process to rehearse it"
-            .into(),
-    })
 }
 
 fn systemctl(unit: &Systemd, words: &[&str]) -> Command {
@@ -206,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_unit_is_an_argument_and_never_an_option() {
-        let unit = Systemd { unit: "web@a.service".into(), user: true };
+        let unit = Systemd { unit: "web@a.service".into(), user: true, others: Vec::new() };
         let words: Vec<_> = systemctl(&unit, &["start"]).arguments;
         assert_eq!(words, ["--no-ask-password", "--no-pager", "--user", "start", "--", "web@a.service"]);
         assert_eq!(by_hand(&unit, Verb::Stop), "systemctl --user stop -- web@a.service");
