@@ -1,0 +1,1 @@
+//! Retention against real repositories: refusals, what stays, crashes.
