@@ -73,7 +73,8 @@ fn ago(hours: i64) -> Timestamp {
 /// Makes a point as it was so many hours ago.
 fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> Point {
     let tree = Id::random();
-    let snapshot = json!({ "time": instant.to_string(), "tree": tree, "paths": ["/x"], "hostname": "shop-1" });
+    let snapshot =
+        json!({ "time": instant.to_string(), "tree": tree, "paths": ["/x"], "hostname": "shop-1" });
     let snapshot = site.repository.save_json(FileKind::Snapshot, &snapshot).unwrap();
     let recorded = PointFacts {
         kind: "sqlite".into(),
@@ -95,7 +96,11 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         run: "r".into(),
         host: "shop-1".into(),
         recorded,
-        plausibility: if counts { Plausibility::Plausible } else { Plausibility::Implausible(vec![Doubt::Empty]) },
+        plausibility: if counts {
+            Plausibility::Plausible
+        } else {
+            Plausibility::Implausible(vec![Doubt::Empty])
+        },
         accepted_by: None,
         remarks: Vec::new(),
     };
@@ -195,7 +200,9 @@ fn nothing_goes_while_something_is_unknown() {
     // Minutes are what clocks of two machines may be apart.
     point_of(&site, "config", Timestamp::now() + SignedDuration::from_mins(5), true);
     assert_eq!(going(&site), [5]);
-    let unread = site.repository.save_json(FileKind::Snapshot, &json!({ "time": "2026-01-01T00:00:00Z", "tree": Id::random() }));
+    let unread = site
+        .repository
+        .save_json(FileKind::Snapshot, &json!({ "time": "2026-01-01T00:00:00Z", "tree": Id::random() }));
     let name = format!("points/{}", unread.unwrap());
     site.repository.sidecar_create(&name, b"{ torn").unwrap();
     assert!(refused(&site).contains("cannot be read"));
@@ -289,7 +296,11 @@ fn a_crash_leaves_no_point_without_its_data_and_no_rest() {
             let snapshots: Vec<Id> =
                 survivor.repository.list(FileKind::Snapshot).unwrap().into_iter().map(|(id, _)| id).collect();
             assert!(catalogue.all().iter().all(|point| snapshots.contains(&point.snapshot)));
-            catalogue.all().iter().map(|point| survivor.now().duration_since(point.instant()).as_hours()).collect()
+            catalogue
+                .all()
+                .iter()
+                .map(|point| survivor.now().duration_since(point.instant()).as_hours())
+                .collect()
         };
         assert!(left.ends_with(&[3, 2]), "{n}: {left:?}");
         carry_out_all(&survivor).unwrap();
