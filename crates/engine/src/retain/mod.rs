@@ -38,8 +38,8 @@ use crate::{Error, Result};
 
 /// How far clocks may be apart before a point counts as dated in the future; as for snapshots.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(10);
-/// How long others who have locked the repository are waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// How long others who have locked the repository are waited for; tests wait for nobody.
+const LOCK_WAIT: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });
 /// How often a backup prunes what was forgotten: seldom, because it looks at every tree.
 const PRUNE_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Marks of prunes in the repository; each says when by its name.
