@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backup, demo, diagnose, drill, init, order, points, recover, report, repository, restore, rollback,
-    runbook, status, validate, verify,
+    backup, copy, demo, diagnose, drill, forget, init, order, points, recover, report, repository, restore,
+    rollback, runbook, status, validate, verify,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
@@ -69,6 +69,8 @@ pub enum Command {
     Validate(validate::Args),
     Backup(backup::Args),
     Points(points::Args),
+    Forget(forget::Args),
+    Copy(copy::Args),
     Restore(restore::Args),
     Verify(verify::Args),
     Diagnose(diagnose::Args),
@@ -94,6 +96,8 @@ impl Command {
             Self::Validate(_) => "validate",
             Self::Backup(_) => "backup",
             Self::Points(_) => "points",
+            Self::Forget(_) => "forget",
+            Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
             Self::Diagnose(_) => "diagnose",
@@ -118,6 +122,8 @@ impl Command {
             Self::Validate(args) => validate::run(&args, ui),
             Self::Backup(args) => backup::run(&args, ui),
             Self::Points(args) => points::run(&args, ui),
+            Self::Forget(args) => forget::run(&args, ui),
+            Self::Copy(args) => copy::run(&args, ui),
             Self::Restore(args) => restore::run(&args, ui),
             Self::Verify(args) => verify::run(&args, ui),
             Self::Diagnose(args) => diagnose::run(&args, ui),

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine::copies::CopySite;
 use engine::site::Site;
+use jiff::tz::TimeZone;
 use plan::Plan;
 use repository::Repository;
 
@@ -81,7 +83,23 @@ impl PlanArgs {
         let read = self.read()?;
         let access = access(&read)?;
         let repository = access.open(ui)?;
-        self.site(read, repository)
+        self.site(read, repository, ui)
+    }
+
+    /// Reads the plan and opens its repository, or the copy that stands in for it.
+    pub fn open_from(&self, from: &FromArgs, ui: &Ui) -> Result<Site, Failure> {
+        let read = self.read()?;
+        let Some(wanted) = &from.from else {
+            let opened = access(&read).and_then(|access| access.open(ui));
+            let repository = opened.map_err(|failure| offer_copies(failure, &read.plan))?;
+            return self.site(read, repository, ui);
+        };
+        let index = engine::copies::find(&read.plan, wanted)?;
+        let location = read.plan.copies[index].location.written().to_owned();
+        let repository = access_to_copy(&read, index)?.open(ui)?;
+        let site = self.site(read, repository, ui)?;
+        ui.note(&format!("note: from the copy {location} instead of the plan's repository"));
+        Ok(Site { copies: Vec::new(), from: Some(location), ..site })
     }
 
     /// The directory in which Lifeboat keeps what it must remember of the plan's estate; absolute.
@@ -94,8 +112,9 @@ impl PlanArgs {
     }
 
     /// Puts a plan and its repository together.
-    pub fn site(&self, read: Read, repository: Repository) -> Result<Site, Failure> {
+    pub fn site(&self, read: Read, repository: Repository, ui: &Ui) -> Result<Site, Failure> {
         let state = self.state(&read)?;
+        let copies = (0..read.plan.copies.len()).map(|index| copy_site(&read, index, ui)).collect();
         let Read { plan, text, base } = read;
         let host = host_name();
         let user = environment::text("SUDO_USER").or_else(|| environment::text("USER"));
@@ -106,6 +125,9 @@ impl PlanArgs {
             base,
             state,
             repository,
+            copies,
+            from: None,
+            zone: TimeZone::system(),
             who: format!("{}@{host}", user.unwrap_or_else(|| "root".to_owned())),
             host,
             program: PROGRAM.to_owned(),
@@ -114,12 +136,59 @@ impl PlanArgs {
     }
 }
 
+/// From which repository something is brought back.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct FromArgs {
+    /// Use this copy of the plan instead of its repository: its location as the plan writes it, or its number from 1
+    #[arg(long, value_name = "COPY", help_heading = "Plan")]
+    pub from: Option<String>,
+}
+
+/// Tells of the copies when the repository cannot be opened.
+fn offer_copies(failure: Failure, plan: &Plan) -> Failure {
+    let offers = plan
+        .copies
+        .iter()
+        .map(|copy| format!("or go on from a copy of it: add --from {}", copy.location.written()))
+        .collect();
+    failure.with_hints(offers)
+}
+
+/// A copy of the plan, opened when it is needed.
+fn copy_site(read: &Read, index: usize, ui: &Ui) -> CopySite {
+    let access = access_to_copy(read, index).map_err(|failure| failure.to_string());
+    let ui = ui.clone();
+    let open = move || {
+        access.clone()?.open(&ui).map_err(|failure| match failure {
+            Failure::Opening { error: error @ repository::Error::NoRepository { .. }, .. } => {
+                format!("{error}; make it with `lifeboat copy --init`")
+            }
+            other => other.to_string(),
+        })
+    };
+    CopySite::new(read.plan.copies[index].location.written(), Arc::new(open))
+}
+
 /// How the plan's repository is reached.
 pub fn access(read: &Read) -> Result<Access, Failure> {
+    let declared = &read.plan.repository;
+    access_to(read, &declared.location, declared.password.as_ref())
+}
+
+/// How a copy of the plan is reached; without a password of its own, what opens the repository opens it.
+pub fn access_to_copy(read: &Read, index: usize) -> Result<Access, Failure> {
+    let copy = &read.plan.copies[index];
+    access_to(read, &copy.location, copy.password.as_ref().or(read.plan.repository.password.as_ref()))
+}
+
+fn access_to(
+    read: &Read,
+    location: &plan::Late,
+    password: Option<&plan::SecretLate>,
+) -> Result<Access, Failure> {
     let values = Values { base: read.base.clone() };
     let resolve = |late: &plan::Late| late.resolve(&values).map_err(engine::Error::from);
-    let declared = &read.plan.repository;
-    let location = resolve(&declared.location)?.expose().to_owned();
+    let location = resolve(location)?.expose().to_owned();
     let location = if location.starts_with("s3:") {
         location
     } else {
@@ -136,7 +205,7 @@ pub fn access(read: &Read) -> Result<Access, Failure> {
         s3: S3Args::default(),
     };
     let mut access = Access::resolve(&args)?;
-    if let Some(password) = &declared.password {
+    if let Some(password) = password {
         access.password = Source::Plan(resolve(password)?);
     }
     Ok(access)

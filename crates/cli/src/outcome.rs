@@ -91,6 +91,18 @@ impl Failure {
         Self::Other { message: message.into(), hints: Vec::new() }
     }
 
+    /// The same with more of what to do; a store that fails while a repository is opened keeps the work from beginning.
+    pub fn with_hints(self, more: Vec<String>) -> Self {
+        let joined = |hints: Vec<String>| hints.into_iter().chain(more.clone()).collect();
+        match self {
+            Self::Working(error @ Error::Store(_)) => Self::Opening { error, hints: more },
+            Self::Opening { error, hints } => Self::Opening { error, hints: joined(hints) },
+            Self::Usage { message, hints } => Self::Usage { message, hints: joined(hints) },
+            Self::Other { message, hints } => Self::Other { message, hints: joined(hints) },
+            other => other,
+        }
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -57,6 +57,13 @@ pub(crate) fn component(
         let summary = format!("{} could be backed up; nothing was written", backup.component);
         return Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) });
     }
+    if unchanged && let Some(previous) = &previous {
+        // What was counted then was counted in the same bytes; the floor must see it, or it takes it for lost. What the
+        // plan declares is measured at the source each time.
+        let mut counted = previous.recorded.facts.automatic.clone();
+        counted.append(&mut point.facts.automatic);
+        point.facts.automatic = counted;
+    }
     let declared = site.plan.component(&backup.component)?;
     let tolerance = Tolerance { loss: declared.tolerance.share(), ..Tolerance::default() };
     let plausibility = match judge(
@@ -70,11 +77,6 @@ pub(crate) fn component(
         }
         other => other,
     };
-    if unchanged && let Some(previous) = &previous {
-        // What was counted then was counted in the same bytes.
-        let measured = std::mem::replace(&mut point.facts, previous.recorded.facts.clone());
-        point.facts.absorb(&measured);
-    }
     let record = Point {
         version: Point::VERSION,
         snapshot: report.snapshot.id,

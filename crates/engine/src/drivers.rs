@@ -312,12 +312,6 @@ impl Maker<'_> {
                     .collect(),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
-            ComponentKind::Command(_) if !facts.is_empty() => {
-                return Err(Error::refused(
-                    format!("{name}: facts of a command component are not yet measured"),
-                    "let its `verify` command look at what it holds",
-                ));
-            }
             ComponentKind::Command(command) => {
                 let around =
                     self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;
@@ -328,6 +322,7 @@ impl Maker<'_> {
                     backup: dressed(&command.command),
                     restore: dressed(&command.restore),
                     verify: command.verify.as_ref().map(dressed),
+                    facts,
                     hold: self.site.state.join("scratch").join("hold").join(name),
                     destroy: Vec::new(),
                     timeout: *declared.timeout,

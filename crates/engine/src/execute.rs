@@ -16,6 +16,7 @@ use crate::copy_run::CopyRun;
 use crate::resolve::{Context, Mode};
 use crate::runs::{Files, Kind, Record};
 use crate::site::Site;
+use crate::work::{Work, read};
 use crate::{Result, runs};
 
 /// How a run is watched and steered.
@@ -234,6 +235,10 @@ fn components_of(state: &State) -> BTreeMap<String, Option<String>> {
     let mut components = BTreeMap::new();
     state.runbook().visit(&mut |step, _| {
         let Body::Action(action) = &step.body else { return };
+        // What follows a backup says nothing about the component: its point stands.
+        if matches!(read::<Work>(action), Ok(Work::Copy { .. } | Work::Forget { .. })) {
+            return;
+        }
         let input = action.input.get("restored").unwrap_or(&action.input);
         let Some(component) = input.get("component").and_then(serde_json::Value::as_str) else { return };
         let why = match state.step(&step.id).map(|step| &step.status) {

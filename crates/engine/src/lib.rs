@@ -6,13 +6,14 @@
 //! | [`point`] | recovery points and the choice among them |
 //! | [`protect`] | backing up by the plan; restore tests |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
+//! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
 //! | `resolve` | from a scenario to a runbook, as plain data |
-//! | `work`, `perform`, `backup` | the steps of a runbook as data, and their effects |
+//! | `work`, `perform`, `backup`, `upkeep` | the steps of a runbook as data, and their effects |
 //! | `drivers` | from the words of a plan to the drivers of the estate |
 //! | `execute`, `copy_run` | running a runbook, and the copy of its journal in the repository |
 //!
@@ -20,6 +21,7 @@
 //! event in a journal, and everything that is shown is derived from events and records.
 
 mod backup;
+pub mod copies;
 mod copy_run;
 pub mod diagnose;
 pub mod drill;
@@ -35,10 +37,12 @@ pub mod protect;
 pub mod recover;
 pub mod report;
 pub mod resolve;
+pub mod retain;
 pub mod runs;
 pub mod site;
 pub mod status;
 pub mod survey;
+mod upkeep;
 mod work;
 
 pub use error::{Error, Result};

@@ -22,7 +22,7 @@ use crate::drivers::{CheckDriver, Drivers, Gate, Send};
 use crate::resolve::STEADY_AFTER;
 use crate::site::Site;
 use crate::work::{At, Backup, Question, Restored, Work, read};
-use crate::{Error, backup};
+use crate::{Error, backup, upkeep};
 
 /// How long an operation on a service may take where neither plan nor step says.
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,6 +43,8 @@ pub(crate) struct Performer<'a> {
     backing_up: Mutex<()>,
     /// When services were started by this process, for the second look at them.
     started: Mutex<BTreeMap<String, Instant>>,
+    /// The plan's copies, or why one could not be opened: it is tried once in a run.
+    pub copies: Vec<OnceLock<Result<Repository, String>>>,
 }
 
 impl<'a> Performer<'a> {
@@ -55,6 +57,7 @@ impl<'a> Performer<'a> {
             index: OnceLock::new(),
             backing_up: Mutex::new(()),
             started: Mutex::new(BTreeMap::new()),
+            copies: site.copies.iter().map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -79,6 +82,12 @@ impl<'a> Performer<'a> {
     fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
         match work {
             Work::Backup(backup) => self.back_up(&backup, at),
+            Work::Copy { component, copy } => {
+                self.keep_up(Task::Copy, at, |context| upkeep::copy(self, &component, copy, context))
+            }
+            Work::Forget { component } => {
+                self.keep_up(Task::Delete, at, |context| upkeep::forget(self, &component, at.run(), context))
+            }
             Work::Disaster { components } => self.destroy(&components),
             Work::Control { checks } => Ok(self.control(&checks, at)),
             Work::Fetch(restored) => self.fetch(&restored, at),
@@ -103,6 +112,19 @@ impl<'a> Performer<'a> {
         let cancel = at.cancel_flag();
         let context = Context { observer: &teller, cancel: &cancel };
         backup::component(self, backup, at.run(), &cancel, context).map_err(failure)
+    }
+
+    /// Does something to repositories, one at a time like backups: their locks would keep each other out.
+    fn keep_up(
+        &self,
+        task: Task,
+        at: &StepContext<'_>,
+        work: impl FnOnce(Context<'_>) -> crate::Result<Performed>,
+    ) -> Result<Performed, Failure> {
+        let _one_at_a_time = self.backing_up.lock().expect("nobody panics while backing up");
+        let teller = Teller::new(at, task);
+        let cancel = at.cancel_flag();
+        work(Context { observer: &teller, cancel: &cancel }).map_err(failure)
     }
 
     /// Removes what is protected. Only ever in a twin.
@@ -500,6 +522,8 @@ impl Actions for Performer<'_> {
                 | Work::Stop { .. }
                 | Work::Steady { .. }
                 | Work::Backup(_)
+                | Work::Copy { .. }
+                | Work::Forget { .. }
                 | Work::Disaster { .. }
                 | Work::Control { .. }
                 | Work::Note { .. }

@@ -65,8 +65,14 @@ impl Point {
         self.snapshot.short()
     }
 
-    fn name(&self) -> String {
+    /// The name of its record.
+    pub(crate) fn name(&self) -> String {
         format!("{DIRECTORY}/{}", self.snapshot.to_hex())
+    }
+
+    /// What it is wherever it lies: the component and its moment. A copy has another id for the same point.
+    pub fn identity(&self) -> (String, Timestamp) {
+        (self.component.clone(), self.instant())
     }
 }
 
@@ -108,11 +114,15 @@ impl Catalogue {
             }
         }
         for (name, read) in missing.iter().zip(repository.sidecar_read_many(&missing)) {
-            match read.map_err(Error::from).and_then(|bytes| parse(name, bytes.as_deref())) {
-                Ok(Some(point)) => {
-                    cache.write(name, &point);
-                    catalogue.take(point, estate);
+            let parsed = read.map_err(Error::from).and_then(|bytes| {
+                let point = parse(name, bytes.as_deref())?;
+                if let (Some(_), Some(bytes)) = (&point, &bytes) {
+                    cache.write(name, bytes);
                 }
+                Ok(point)
+            });
+            match parsed {
+                Ok(Some(point)) => catalogue.take(point, estate),
                 // Removed since the listing.
                 Ok(None) => {}
                 Err(error) => catalogue.unreadable.push(error.to_string()),
@@ -177,13 +187,16 @@ impl Catalogue {
 
 fn parse(name: &str, bytes: Option<&[u8]>) -> Result<Option<Point>> {
     let Some(bytes) = bytes else { return Ok(None) };
-    let point: Point = serde_json::from_slice(bytes).map_err(|error| Error::damaged(name, error))?;
+    let mut point: Point = serde_json::from_slice(bytes).map_err(|error| Error::damaged(name, error))?;
     if point.version > VERSION {
         let why = format!("it has version {}, and this program knows up to {VERSION}", point.version);
         return Err(Error::damaged(name, why));
     }
     if point.name() != name {
-        return Err(Error::damaged(name, format!("it speaks of snapshot {}", point.snapshot)));
+        let named = name.rsplit('/').next().unwrap_or_default();
+        // A copied record has the same bytes under the name of the copied snapshot; that name is sealed with it, so it is
+        // the one to go by.
+        point.snapshot = named.parse().map_err(|_| Error::damaged(name, "its name is no snapshot's"))?;
     }
     Ok(Some(point))
 }
@@ -197,9 +210,9 @@ impl Cache<'_> {
         parse(name, Some(&bytes)).ok().flatten()
     }
 
-    fn write(&self, name: &str, point: &Point) {
-        let (path, bytes) = (self.0.join(name), serde_json::to_vec(point));
-        let (Some(directory), Ok(bytes)) = (path.parent(), bytes) else { return };
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.0.join(name);
+        let Some(directory) = path.parent() else { return };
         // A cache that cannot be written only costs time.
         let beside = path.with_extension(format!("{}.part", std::process::id()));
         let _uncached = std::fs::create_dir_all(directory)

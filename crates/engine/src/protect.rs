@@ -14,12 +14,13 @@ use crate::resolve::{Chosen, Context, Numbers, backup_steps, fetch_and_prove, ph
 use crate::runs::{Kind, new_id};
 use crate::site::Site;
 use crate::work::{Restored, Work};
-use crate::{Error, Result};
+use crate::{Error, Result, copies};
 
 /// How long the backup or test of everything may take at most; single components have limits of their own.
 const ALL_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
-/// Backs up the components `names`, or all of the plan.
+/// Backs up the components `names`, or all of the plan; what was backed up well is copied to the plan's copies, and what
+/// `keep` does not keep of it is forgotten.
 ///
 /// A component that fails does not keep the others from being backed up. `accept` accepts what is implausible.
 pub fn backup(site: &Site, names: &[String], accept: bool, conduct: Conduct<'_>) -> Result<Finished> {
@@ -30,12 +31,44 @@ pub fn backup(site: &Site, names: &[String], accept: bool, conduct: Conduct<'_>)
     let mut numbers = Numbers::top();
     let together = numbers.next();
     let steps = backup_steps(names.clone(), accept, false, &mut Numbers::inside(&together));
-    let steps = steps.into_iter().map(|step| with_timeout(site, step)).collect();
+    let steps = steps
+        .into_iter()
+        .zip(&names)
+        .map(|(step, name)| with_upkeep(site, with_timeout(site, step), name))
+        .collect();
     let mut all =
         Step::new(together.as_str(), format!("back up {}", names.join(", ")), Body::Parallel(steps));
     all.timeout = Some(ALL_WITHIN);
     let runbook = runbook(format!("backup of {}", site.estate()), vec![phase(all, "backup")], &context);
     carry_out(site, Kind::Backup, &new_id(Kind::Backup, now), runbook, conduct)
+}
+
+/// The backup of a component and what follows it if it goes well. Without copies and `keep` nothing does.
+fn with_upkeep(site: &Site, backup: Step, name: &str) -> Step {
+    let component = || name.to_owned();
+    let mut after = Vec::new();
+    for (copy, declared) in site.copies.iter().enumerate() {
+        let work = Work::Copy { component: component(), copy };
+        let title = format!("copy {name} to {}", declared.location);
+        after.push((title, "copy", work.action("lifeboat copy")));
+    }
+    if site.plan.components.get(name).is_some_and(|declared| declared.keep.is_some()) {
+        let work = Work::Forget { component: component() };
+        let title = format!("forget what is not kept of {name}");
+        after.push((title, "forget", work.action(format!("lifeboat forget {name}"))));
+    }
+    if after.is_empty() {
+        return backup;
+    }
+    let id = backup.id.clone();
+    let mut numbers = Numbers::inside(&id);
+    let mut steps = vec![Step { id: numbers.next(), ..backup }];
+    for (title, of, action) in after {
+        let mut step = phase(Step::new(numbers.next().as_str(), title, Body::Action(action)), of);
+        step.timeout = Some(ALL_WITHIN);
+        steps.push(step);
+    }
+    Step::new(id.as_str(), format!("protect {name}"), Body::Sequence(steps))
 }
 
 /// Restores the newest point of the components `names`, or of all, into scratch, proves it, and throws it away.
@@ -91,10 +124,24 @@ fn carry_out(
 ) -> Result<Finished> {
     let drivers = Drivers::of(site, &Place::host())?;
     let performer = Performer::new(site, &drivers, Place::host(), site.repository.clone());
-    let finished = execute(site, kind, id, What::Begin(runbook), &performer, conduct);
+    let mut finished = execute(site, kind, id, What::Begin(runbook), &performer, conduct);
+    if let Ok(finished) = &mut finished {
+        carry_records(site, &performer, finished);
+    }
     // Also what a failed test left there is of no use to anybody.
     let _left = std::fs::remove_dir_all(site.state.join("scratch").join(id));
     finished
+}
+
+/// The record of a run is written at its very end; the copies that the run has reached get it, too.
+fn carry_records(site: &Site, performer: &Performer<'_>, finished: &mut Finished) {
+    for (declared, opened) in site.copies.iter().zip(&performer.copies) {
+        let Some(Ok(target)) = opened.get() else { continue };
+        if let Err(error) = copies::carry_beside(&site.repository, target) {
+            let remark = format!("the copy {} did not get the record of the run: {error}", declared.location);
+            finished.remarks.push(remark);
+        }
+    }
 }
 
 fn with_timeout(site: &Site, step: Step) -> Step {

@@ -124,6 +124,7 @@ pub(crate) fn plain_context(site: &Site, now: Timestamp) -> Context {
         at: None,
         chosen: Vec::new(),
         left_out: Vec::new(),
+        from: site.from.clone(),
     }
 }
 
@@ -232,7 +233,7 @@ pub fn commit(
 }
 
 /// The swaps that a run did.
-fn swaps_of(state: &State) -> Vec<estate::swap::SwapPlan> {
+pub(crate) fn swaps_of(state: &State) -> Vec<estate::swap::SwapPlan> {
     let mut swaps = Vec::new();
     state.runbook().visit(&mut |step, _| {
         if let Body::Action(action) = &step.body

@@ -59,6 +59,9 @@ pub struct Context {
     pub chosen: Vec<Chosen>,
     /// Steps that this kind of run leaves out because the plan says so.
     pub left_out: Vec<LeftOut>,
+    /// The copy that stands in for the plan's repository, as the plan writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// A recovery point that is brought back.
@@ -162,6 +165,7 @@ pub(crate) fn scenario_with(
         at: wanted.at,
         chosen: resolver.chosen.iter().map(Chosen::of).collect(),
         left_out: resolver.left_out,
+        from: site.from.clone(),
     };
     let pinned = serde_json::to_value(&context).expect("a context has only text keys");
     Ok(Resolution { runbook: Runbook { title, steps, context: pinned }, context })

@@ -61,6 +61,12 @@ pub fn new_id(kind: Kind, now: Timestamp) -> String {
     format!("{time}-{milliseconds:03}-{}-{:02x}{:02x}", kind.as_str(), random[0], random[1])
 }
 
+/// When the run of this id began, as the id itself says.
+pub fn began(id: &str) -> Option<Timestamp> {
+    let time = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", id.get(..15)?).ok()?;
+    time.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
 /// The files of one run on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -238,6 +244,18 @@ pub fn copied(repository: &Repository) -> Result<Vec<String>> {
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
+}
+
+/// Runs of which the repository has a copy and no end: they go on somewhere, or were ended by force.
+pub(crate) fn copied_open(repository: &Repository) -> Result<Vec<String>> {
+    let mut ended: BTreeMap<String, bool> = BTreeMap::new();
+    for (name, _) in repository.sidecar_list(DIRECTORY)? {
+        let mut segments = name.split('/').skip(1);
+        if let (Some(run), Some(last)) = (segments.next(), segments.next()) {
+            *ended.entry(run.to_owned()).or_default() |= last.starts_with(END);
+        }
+    }
+    Ok(ended.into_iter().filter(|(_, ended)| !ended).map(|(run, _)| run).collect())
 }
 
 /// Finds a run on this machine by its id or the end of it, as people type it; `latest` is the newest.

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use plan::{Lookup, Plan};
 use repository::Repository;
 
 use crate::Result;
+use crate::copies::CopySite;
 use crate::point::Catalogue;
 
 /// Values from outside the plan, looked up late; shared by the threads of a run.
@@ -26,6 +28,12 @@ pub struct Site {
     pub state: PathBuf,
     /// Where recovery points live.
     pub repository: Repository,
+    /// Where they are copied to, in the order of the plan.
+    pub copies: Vec<CopySite>,
+    /// Set when `repository` is one of the plan's copies, because its own is gone: which, as the plan writes it.
+    pub from: Option<String>,
+    /// Where days begin, for what is kept by the day.
+    pub zone: TimeZone,
     /// Finds late values.
     pub lookup: SharedLookup,
     /// Who asks: `user@host`.

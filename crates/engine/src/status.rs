@@ -8,11 +8,12 @@ use plan::Every;
 use runbook::Outcome;
 use serde::Serialize;
 
+use crate::copies::CopySite;
 use crate::point::{Catalogue, Point};
 use crate::preflight::spoken;
 use crate::runs::{self, Kind, Record};
 use crate::site::Site;
-use crate::{Error, Result};
+use crate::{Error, Result, copies};
 
 /// A drill that the plan does not schedule is overdue after this.
 const DRILL_EVERY: Duration = Duration::from_secs(30 * 86_400);
@@ -28,6 +29,8 @@ pub struct Readiness {
     pub components: Vec<ComponentReadiness>,
     /// Every scenario, in the order of the plan.
     pub scenarios: Vec<ScenarioReadiness>,
+    /// Every copy of the plan, in its order.
+    pub copies: Vec<CopyReadiness>,
     /// Runs of this machine that can be taken up again.
     pub open: Vec<String>,
     /// The newest runs, the newest first.
@@ -71,6 +74,31 @@ pub struct ComponentReadiness {
     pub bytes: Option<u64>,
 }
 
+/// How far one copy is behind the repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyReadiness {
+    /// Where it lies, as the plan writes it.
+    pub location: String,
+    /// Why it could not be looked at, and what is remembered of it.
+    pub why: Option<String>,
+    /// Its lag with every component that has a point.
+    pub components: Vec<CopyLag>,
+}
+
+/// How far a copy is behind with one component.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyLag {
+    /// The component.
+    pub component: String,
+    /// The moment of its newest point there that counts.
+    pub newest: Option<Timestamp>,
+    /// By how much the repository's newest is newer, in seconds; `None` if the copy has no point.
+    pub behind_seconds: Option<f64>,
+    /// Whether more would be lost than the RPO allows if only this copy were left; without an RPO, whether it is behind at
+    /// all.
+    pub is_late: bool,
+}
+
 /// Whether a scenario is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,13 +137,21 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         let components = self.components.iter().all(|one| one.protection == Protection::Protected);
         let scenarios = self.scenarios.iter().all(|one| one.proof == Proof::Proven && one.meets_rto());
-        components && scenarios && self.unreadable.is_empty()
+        let copies = self.copies.iter().all(CopyReadiness::is_ready);
+        components && scenarios && copies && self.unreadable.is_empty()
     }
 
     /// Whether something failed or is broken, as opposed to late, stale or not tried.
     pub fn is_broken(&self) -> bool {
         self.components.iter().any(|one| one.protection == Protection::Broken)
             || self.scenarios.iter().any(|one| one.proof == Proof::Failed)
+    }
+}
+
+impl CopyReadiness {
+    /// Whether one could recover from it within every RPO.
+    pub fn is_ready(&self) -> bool {
+        self.why.is_none() && self.components.iter().all(|one| !one.is_late)
     }
 }
 
@@ -153,7 +189,38 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .collect();
     let recent = records.iter().rev().take(RECENT_MAX).cloned().collect();
     let estate = site.estate();
-    Ok(Readiness { estate, now, components, scenarios, open: open(site)?, recent, unreadable })
+    let copies = site.copies.iter().map(|copy| of_copy(site, copy, &catalogue, now)).collect();
+    Ok(Readiness { estate, now, components, scenarios, copies, open: open(site)?, recent, unreadable })
+}
+
+fn of_copy(site: &Site, copy: &CopySite, main: &Catalogue, now: Timestamp) -> CopyReadiness {
+    let location = copy.location.clone();
+    let looked = copy
+        .open()
+        .and_then(|repository| copies::catalogue(site, &repository).map_err(|error| error.to_string()));
+    let there = match looked {
+        Ok(there) => there,
+        Err(why) => {
+            let known = copies::recall(site, &location).map(|seen| {
+                let names = seen.newest.keys().map(|name| seen.age(name, now)).collect::<Vec<_>>().join("; ");
+                format!("; {names}")
+            });
+            let why = format!("it cannot be read: {why}{}", known.unwrap_or_default());
+            return CopyReadiness { location, why: Some(why), components: Vec::new() };
+        }
+    };
+    copies::remember(site, &location, &there);
+    let judged = copies::lag(site, main, &there).into_iter().map(|lag| {
+        let rpo = site.plan.components.get(&lag.component).and_then(|declared| declared.rpo);
+        let age = lag.newest.and_then(|newest| Duration::try_from(now.duration_since(newest)).ok());
+        let is_late = match (age, rpo) {
+            _ if lag.newest.is_none() => true,
+            (Some(age), Some(rpo)) => !lag.is_current() && age > rpo,
+            _ => !lag.is_current(),
+        };
+        CopyLag { component: lag.component, newest: lag.newest, behind_seconds: lag.behind_seconds, is_late }
+    });
+    CopyReadiness { location, why: None, components: judged.collect() }
 }
 
 fn open(site: &Site) -> Result<Vec<String>> {

@@ -27,6 +27,18 @@ impl From<Position> for At {
 pub enum Work {
     /// Makes a recovery point.
     Backup(Backup),
+    /// Brings the points of a component to one of the plan's copies.
+    Copy {
+        /// Which component.
+        component: String,
+        /// Which copy, from 0 in the order of the plan.
+        copy: usize,
+    },
+    /// Forgets what the plan's `keep` does not keep of a component, in the repository and its copies.
+    Forget {
+        /// Which component.
+        component: String,
+    },
     /// What a drill begins with: the protected paths of these components are removed in the twin.
     Disaster {
         /// The components.

@@ -12,13 +12,15 @@ use crate::ui::Ui;
 ///
 /// Captures each component consistently, measures its facts in the same moment, and keeps both as a recovery point.
 /// A backup that is empty, lacks something declared, or has lost too much since the last one does not count, and
-/// the command fails; `--accept` says that the loss is meant.
+/// the command fails; `--accept` says that the loss is meant. Then the plan's copies get the point, and what `keep` does
+/// not keep is forgotten. Nothing runs this by itself yet: let cron or a timer do it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lifeboat backup                      everything in the plan
   lifeboat backup database             one component
-  lifeboat backup database --accept    half the rows are gone, and that is right")]
+  lifeboat backup database --accept    half the rows are gone, and that is right
+  */30 * * * * cd /srv/hub && lifeboat backup --quiet    a line of a crontab")]
 pub struct Args {
     /// What to back up; everything in the plan if nothing is named
     #[arg(value_name = "COMPONENT")]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::recover::parse_instant;
 use super::run;
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::Ui;
@@ -34,6 +34,8 @@ pub struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
@@ -42,7 +44,7 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     if !args.dry_run && !rustix::process::geteuid().is_root() {
         place::enter_user_namespace().map_err(engine::Error::from)?;
     }
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let objective = site.plan.scenario(&args.scenario).map_err(engine::Error::from)?.rto;
     let options = RecoverOptions { at: args.at, ..RecoverOptions::default() };
     let preview = preview(&site, &args.scenario, Mode::Drill, &options)?;

@@ -1,9 +1,11 @@
 //! A file per command: its arguments, whose documentation is the help, and what it does with them.
 
 pub mod backup;
+pub mod copy;
 pub mod demo;
 pub mod diagnose;
 pub mod drill;
+pub mod forget;
 pub mod init;
 pub mod order;
 pub mod points;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use estate::floor::Plausibility;
 
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::table::Table;
@@ -24,11 +24,13 @@ pub struct Args {
     #[arg(value_name = "COMPONENT")]
     component: Option<String>,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     if let Some(component) = &args.component {
         site.plan.component(component).map_err(engine::Error::from)?;
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use runbook::{Order, StepId, Verb};
 
 use super::run;
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::Ui;
@@ -22,6 +22,7 @@ Examples:
   lifeboat recover server-lost --dry-run      what would be done, and what stands in the way
   lifeboat recover server-lost                do it
   lifeboat recover database-corruption --at 2026-11-20T14:00:00Z
+  lifeboat recover server-lost --from s3://hub-backups-eu/prod     the repository is gone, a copy is not
   lifeboat recover server-lost --resume latest
   lifeboat recover server-lost --resume latest --skip 4 --reason 'the record was set by hand'")]
 pub struct Args {
@@ -59,11 +60,13 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let scenario = site.plan.scenario(&args.scenario).map_err(engine::Error::from)?;
     let objective = scenario.rto;
     if let Some(name) = &args.resume {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::recover::parse_instant;
 use super::run;
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::Ui;
@@ -39,11 +39,13 @@ pub struct Args {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let to = args.to.as_ref().map(|to| std::path::absolute(to).unwrap_or_else(|_| to.clone()));
     let preview = preview_restore(&site, &args.component, args.at, to.as_deref())?;
     run::show_preview(ui, &preview)?;

@@ -40,6 +40,9 @@ pub fn show_preview(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
         }),
     })?;
     ui.line(ui.paint(Style::Bold, &printable(&preview.runbook.title)))?;
+    if let Some(copy) = &preview.context.from {
+        ui.line(format!("  from the copy {}", printable(copy)))?;
+    }
     for chosen in &preview.context.chosen {
         let size = chosen.bytes.map(|bytes| format!(", {}", units::bytes(bytes))).unwrap_or_default();
         let age = preview.context.happened.duration_since(chosen.instant);

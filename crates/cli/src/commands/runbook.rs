@@ -36,7 +36,7 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         Ok(repository) => (repository, None),
         Err(failure) => (no_repository()?, Some(failure.to_string())),
     };
-    let site = args.plan.site(read, repository)?;
+    let site = args.plan.site(read, repository, ui)?;
     let catalogue = match problem {
         Some(why) => Err(why),
         None => site.catalogue().map_err(|error| error.to_string()),

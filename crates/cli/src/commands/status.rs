@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::status::{Proof, Protection, Readiness, status};
 
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::table::Table;
@@ -22,11 +22,13 @@ Examples:
   lifeboat status --json")]
 pub struct Args {
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let readiness = status(&site)?;
     show(ui, &readiness)?;
     let summary = serde_json::to_value(&readiness).expect("readiness has only text keys");
@@ -67,6 +69,7 @@ fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
     }
     table.lines().try_for_each(|line| ui.line(line))?;
     ui.line("")?;
+    show_copies(ui, readiness)?;
     let mut table = Table::new(&["scenario", "", "measured", "RTO", "last run"], &[2, 3]);
     for one in &readiness.scenarios {
         table.row([
@@ -103,6 +106,44 @@ fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
         ui.problem("a record", what);
     }
     Ok(())
+}
+
+/// How far each copy is behind, by component.
+fn show_copies(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
+    if readiness.copies.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["copy", "component", "", "newest there", "behind"], &[3, 4]);
+    for copy in &readiness.copies {
+        if copy.why.is_some() {
+            let [empty, none] = [String::new(), String::new()];
+            table.row([printable(&copy.location), empty, "UNREACHABLE".to_owned(), none, String::new()]);
+        }
+        for one in &copy.components {
+            let age = one.newest.map(|newest| readiness.now.duration_since(newest).as_secs_f64());
+            let word = match one.behind_seconds {
+                None => "MISSING",
+                Some(_) if one.is_late => "LATE",
+                Some(0.0) => "current",
+                Some(_) => "behind",
+            };
+            table.row([
+                printable(&copy.location),
+                one.component.clone(),
+                word.to_owned(),
+                age.map(|age| format!("{} ago", seconds(age))).unwrap_or_default(),
+                one.behind_seconds.map(seconds).unwrap_or_default(),
+            ]);
+        }
+    }
+    table.lines().try_for_each(|line| ui.line(line))?;
+    for copy in &readiness.copies {
+        if let Some(why) = &copy.why {
+            let mark = ui.paint(Style::Yellow, "!");
+            ui.line(format!("{mark} the copy {}: {}", printable(&copy.location), printable(why)))?;
+        }
+    }
+    ui.line("")
 }
 
 fn seconds(seconds: f64) -> String {

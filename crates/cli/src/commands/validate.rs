@@ -30,11 +30,20 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         plan.scenarios.len(),
     ))?;
     let summary = serde_json::json!({ "plan": plan.file, "digest": plan.digest() });
+    if plan.components.iter().any(|(_, component)| component.every.is_some()) {
+        ui.note("note: `every` starts nothing by itself yet: let cron or a timer run `lifeboat backup`");
+    }
     // What the plan names must be there, too, before it is of use.
     let opened = access(&read).and_then(|access| access.open(ui));
-    let opened = opened.and_then(|repository| args.plan.site(read, repository));
+    let opened = opened.and_then(|repository| args.plan.site(read, repository, ui));
     let problems = match opened {
-        Ok(site) => engine::diagnose::missing(&site)?,
+        Ok(site) => {
+            let copies = site
+                .copies
+                .iter()
+                .filter_map(|copy| copy.open().err().map(|why| format!("the copy {}: {why}", copy.location)));
+            engine::diagnose::missing(&site)?.into_iter().chain(copies).collect()
+        }
         Err(failure) => vec![failure.to_string()],
     };
     for problem in &problems {

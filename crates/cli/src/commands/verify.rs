@@ -4,7 +4,7 @@ use engine::protect;
 use repository::check::{CheckOptions, ReadData, Severity, check};
 
 use super::run;
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::progress::Progress;
@@ -31,11 +31,13 @@ pub struct Args {
     #[arg(long)]
     restore: bool,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     plan: PlanArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let mut checked = None;
     if args.data || !args.restore {
         let progress = Progress::new(ui).without_problems();

@@ -21,6 +21,8 @@ fn top() {
       validate  Read the plan and say what is wrong with it
       backup  Back up what the plan protects
       points  Show the recovery points that there are
+      forget  Forget recovery points that the plan's `keep` does not keep
+      copy  Bring the plan's copies up to date
       restore  Bring one component back
       verify  Verify what is stored: its structure, all of its data, or a real restore
       diagnose  Ask the plan's checks, and name the scenario that fits
@@ -382,6 +384,8 @@ fn wrong_usage_cannot_run() {
       validate  Read the plan and say what is wrong with it
       backup  Back up what the plan protects
       points  Show the recovery points that there are
+      forget  Forget recovery points that the plan's `keep` does not keep
+      copy  Bring the plan's copies up to date
       restore  Bring one component back
       verify  Verify what is stored: its structure, all of its data, or a real restore
       diagnose  Ask the plan's checks, and name the scenario that fits

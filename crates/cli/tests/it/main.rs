@@ -14,6 +14,7 @@ mod init;
 mod json;
 mod open;
 mod resume;
+mod retention;
 mod s3;
 mod sabotage;
 mod scenarios;

@@ -174,6 +174,7 @@ fn context() -> Context {
             step: "notify: back".into(),
             why: "it is for drills only, the plan says".into(),
         }],
+        from: None,
     }
 }
 

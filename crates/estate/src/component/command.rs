@@ -2,8 +2,15 @@
 //!
 //! The dump is streamed while the command runs; nothing is put on a disk on the way in. A capture counts only
 //! when the command has ended with 0 and has printed something. That the data is good is more than this
-//! driver can see: without a `verify` command its proofs say so.
+//! driver can see: without a `verify` command or a fact its proofs say so.
+//!
+//! # Facts
+//! A fact is a shell command that prints one line. It is asked of the source when the dump begins and again when it has
+//! ended, because nothing holds the source still meanwhile: only what is the same both times is recorded. In a
+//! proof it is asked again, of what was restored: then [`RESTORED`] names the restored dump, which is
+//! its standard input, too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,13 +25,17 @@ use place::{Command, Finished as Ended, Input, Limits, Place};
 
 use super::{
     Cancel, Capture, CaptureRequest, CommandOptions, Component, Content, Finding, Finish, Finished, Member,
-    Open, Part, PointFacts, Proof, State, StreamMeta, Tally, appended,
+    Open, Part, PointFacts, Problem, Proof, State, StreamMeta, Tally, appended,
 };
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
 
 /// Where dumps lie in a snapshot, below the component's name.
 pub const COMMANDS: &str = "/lifeboat/commands";
+/// The variable that tells a fact's command where the restored dump lies. It is not set while the source is asked.
+pub const RESTORED: &str = "LIFEBOAT_RESTORED";
+/// The longest answer of a fact, in bytes: it stands in records and messages.
+const FACT_BYTES_MAX: usize = 1024;
 /// The fact that every point of a command has.
 const BYTES: &str = "bytes";
 /// How much is taken from the command at once, and how many of such pieces wait for the reader: 1 MiB in all.
@@ -66,6 +77,34 @@ impl Dump {
         Ok(verdict(&ended))
     }
 
+    /// Asks every fact of `queries` of the source, or of the dump that was restored.
+    ///
+    /// Fails with the first that cannot be asked; a proof asks them one by one.
+    fn measure(&self, cancel: &Cancel) -> Result<BTreeMap<String, Value>> {
+        let facts = self.options.facts.iter();
+        facts.map(|(name, query)| Ok((name.clone(), self.ask(name, query, None, cancel)?))).collect()
+    }
+
+    /// Asks one fact, with what is around the command that dumps: directory, environment, user.
+    fn ask(&self, name: &str, query: &str, restored: Option<&Path>, cancel: &Cancel) -> Result<Value> {
+        let failed = |why: String| self.failed(format!("the fact {name} could not be measured: {why}"));
+        let mut command = Command {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), query.into()],
+            ..self.options.backup.clone()
+        };
+        if let Some(path) = restored {
+            command = command.env(RESTORED, path).input(Input::File(path.to_owned()));
+        }
+        let limits = Limits { cancel: Some(cancel), ..Limits::timeout(self.options.timeout) };
+        let ended = self.place.run(&command, &limits).map_err(|error| failed(error.to_string()))?;
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        verdict(&ended).map_err(failed)?;
+        value(&ended.out.text()).map_err(failed)
+    }
+
     fn failed(&self, why: String) -> Error {
         Error::Command { what: self.options.name.clone(), why }
     }
@@ -101,6 +140,7 @@ impl Component for Dump {
 
     fn capture(&self, request: &CaptureRequest<'_>) -> Result<Capture> {
         let outcome = Outcome::default();
+        let before = self.measure(&request.cancel)?;
         let instant = Timestamp::now();
         let open: Open = {
             let (dump, outcome, cancel) = (self.clone(), outcome.clone(), request.cancel.clone());
@@ -125,7 +165,7 @@ impl Component for Dump {
             engine: self.engine(),
             instant,
             facts: Facts::default(),
-            queries: [].into(),
+            queries: self.options.facts.iter().cloned().collect(),
             bytes: None,
             roots: vec![self.in_snapshot()],
             identity: None,
@@ -133,7 +173,8 @@ impl Component for Dump {
         };
         let content = Content::Stream { meta, size: None, block_bytes: None, open };
         let members = vec![Member { path_in_snapshot: self.in_snapshot(), content }];
-        let finish = Box::new(Ending { outcome, name: self.options.name.clone() });
+        let cancel = request.cancel.clone();
+        let finish = Box::new(Ending { outcome, dump: self.clone(), before, cancel });
         Ok(Capture { members, point, finish })
     }
 
@@ -163,15 +204,30 @@ impl Component for Dump {
                 Some(expected) => proof.agree(BYTES, expected, &number(bytes)),
                 None => proof.unknown(BYTES, "", "the point does not record it"),
             }
-            let Some(verify) = &self.options.verify else {
-                let why = "only a check of the plan can show it: give the component a `verify`";
-                proof.unknown("what was dumped", "whole", why);
-                continue;
-            };
-            let found = self
-                .feed(verify, path, cancel)?
-                .map_or_else(|why| why, |()| "ended with status 0".to_owned());
-            proof.compare("verify", "ended with status 0", found);
+            for (name, query) in &recorded.queries {
+                let what = format!("fact {name}");
+                // One that moved while it was dumped was told of then, and there is nothing to compare with.
+                let Some(expected) = recorded.facts.declared.get(name) else { continue };
+                match self.ask(name, query, Some(path), cancel) {
+                    Ok(found) => proof.agree(what, expected, &found),
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(error) => proof.unknown(what, expected, error),
+                }
+            }
+            match &self.options.verify {
+                Some(verify) => {
+                    let found = self
+                        .feed(verify, path, cancel)?
+                        .map_or_else(|why| why, |()| "ended with status 0".to_owned());
+                    proof.compare("verify", "ended with status 0", found);
+                }
+                None if !recorded.facts.declared.is_empty() => {}
+                None => {
+                    let why =
+                        "only a check of the plan can show it: give the component a `verify`, or a fact";
+                    proof.unknown("what was dumped", "whole", why);
+                }
+            }
         }
         Ok(proof)
     }
@@ -240,6 +296,20 @@ fn verdict(ended: &Ended) -> std::result::Result<(), String> {
     Err(if last.is_empty() { ended.end.to_string() } else { format!("{}: {last}", ended.end) })
 }
 
+/// What a fact's command has printed: one line, a number if it reads as one.
+fn value(printed: &str) -> std::result::Result<Value, String> {
+    let line = printed.trim();
+    if line.is_empty() {
+        return Err("it printed nothing".to_owned());
+    }
+    if line.contains('\n') || line.len() > FACT_BYTES_MAX {
+        return Err(format!("it printed more than one line of at most {FACT_BYTES_MAX} bytes"));
+    }
+    let real = || line.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Real);
+    let number = line.parse::<i64>().map(Value::Integer).ok().or_else(real);
+    Ok(number.unwrap_or_else(|| Value::Text(line.to_owned())))
+}
+
 /// How many of a failed command's last lines are told.
 const LINES_TOLD: usize = 3;
 
@@ -303,19 +373,39 @@ impl Drop for Pieces {
     }
 }
 
-/// The end of a capture: the command must have ended well.
+/// The end of a capture: the command must have ended well, and the facts are asked a second time.
 struct Ending {
     outcome: Outcome,
-    name: String,
+    dump: Dump,
+    /// The facts when the dump began.
+    before: BTreeMap<String, Value>,
+    cancel: Cancel,
 }
 
 impl Finish for Ending {
     fn finish(self: Box<Self>, _stored: Option<&Tally>) -> Result<Finished> {
-        let unread =
-            || Error::Command { what: self.name.clone(), why: "it was not run to its end".to_owned() };
+        let unread = || self.dump.failed("it was not run to its end".to_owned());
         let bytes = self.outcome.take().ok_or_else(unread)??;
-        let facts = Facts { automatic: [(BYTES.to_owned(), number(bytes))].into(), ..Facts::default() };
-        Ok(Finished { facts, bytes: Some(bytes), problems: Vec::new() })
+        let mut declared = self.dump.measure(&self.cancel)?;
+        let mut problems = Vec::new();
+        declared.retain(|name, after| {
+            let before = self.before.get(name);
+            if before == Some(after) {
+                return true;
+            }
+            let before = before.map_or_else(String::new, ToString::to_string);
+            problems.push(Problem {
+                path: PathBuf::from(format!("fact {name}")),
+                what: format!(
+                    "it changed from {before} to {after} while {} was dumped, so that nobody knows which of them the \
+                     dump holds; measure something that stands still meanwhile",
+                    self.dump.options.name
+                ),
+            });
+            false
+        });
+        let facts = Facts { declared, automatic: [(BYTES.to_owned(), number(bytes))].into() };
+        Ok(Finished { facts, bytes: Some(bytes), problems })
     }
 }
 

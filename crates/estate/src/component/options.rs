@@ -76,8 +76,10 @@ pub struct CommandOptions {
     /// Reads what was kept on its standard input and puts it back.
     pub restore: place::Command,
     /// Reads what was kept on its standard input, before it is put back, and ends with 0 if it is whole.
-    /// Without it a restore is not proven by the component itself.
+    /// Without it, and without facts, a restore is not proven by the component itself.
     pub verify: Option<place::Command>,
+    /// Facts by name: a shell command that prints one line, run with what is around `backup`.
+    pub facts: Vec<(String, String)>,
     /// A directory of the place in which what was kept lies while it is put back; made when it is missing.
     pub hold: PathBuf,
     /// What a disaster removes; absolute paths.

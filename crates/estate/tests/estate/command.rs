@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use estate::component::command::{COMMANDS, Dump};
 use estate::component::{Cancel, CaptureRequest, CommandOptions, Component, Content, Proven};
+use estate::facts::Value;
 use place::{Command, Place};
 
 use crate::support::{RUN, back_up, store};
@@ -18,6 +19,7 @@ fn dump(directory: &Path, backup: &str) -> (Dump, CommandOptions) {
         backup: shell(backup),
         restore: shell("cat > restored"),
         verify: None,
+        facts: Vec::new(),
         hold: directory.join("hold"),
         destroy: Vec::new(),
         timeout: Duration::from_secs(10),
@@ -115,4 +117,78 @@ fn a_failed_restore_is_told() {
     options.restore = Command::shell("cat > /dev/null; echo 'no such database' >&2; exit 2");
     let error = stored.recover(&Dump::new(options, Place::host()), RUN).err().unwrap().to_string();
     assert!(error.contains("status 2") && error.contains("no such database"), "{error}");
+}
+
+/// A dump of `state` with facts.
+fn with_facts(directory: &Path, backup: &str, facts: &[(&str, &str)]) -> Dump {
+    let (_, mut options) = dump(directory, backup);
+    options.facts = facts.iter().map(|(name, query)| ((*name).to_owned(), (*query).to_owned())).collect();
+    Dump::new(options, Place::host())
+}
+
+/// Asks the source, and in a proof what was restored.
+const LINES: &str = "wc -l < \"${LIFEBOAT_RESTORED:-state}\" | tr -d ' '";
+
+#[test]
+fn facts_are_asked_of_the_source_and_of_what_was_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("state"), "one\ntwo\nthree\n").unwrap();
+    let facts =
+        [("lines", LINES), ("first", "head -n 1 \"${LIFEBOAT_RESTORED:-state}\""), ("share", "echo 0.5")];
+    let component = with_facts(directory.path(), "cat state", &facts);
+    let stored = back_up(&component, None).unwrap();
+    let declared = &stored.point.facts.declared;
+    assert_eq!(declared["lines"], Value::Integer(3));
+    assert_eq!(declared["first"], Value::Text("one".to_owned()));
+    assert_eq!(declared["share"], Value::Real(0.5));
+    // The source has moved on: a proof must not ask it.
+    fs::write(directory.path().join("state"), "other\n").unwrap();
+    let (proof, _) = stored.recover(&component, RUN).unwrap();
+    assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
+}
+
+#[test]
+fn a_fact_that_is_wrong_after_the_restore_fails_the_proof() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("state"), "one\ntwo\nthree\n").unwrap();
+    // A dump that lacks a line of the source: what a broken export does.
+    let component = with_facts(directory.path(), "head -n 2 state", &[("lines", LINES)]);
+    let stored = back_up(&component, None).unwrap();
+    let parts = component.parts(RUN, &stored.point);
+    component.prepare(&parts, &stored.point).unwrap();
+    stored.restore(&parts);
+    let proof = component.prove(&parts, &stored.point, &Cancel::default()).unwrap();
+    assert_eq!(proof.outcome(), Proven::Failed, "{proof:#?}");
+}
+
+#[test]
+fn a_fact_that_cannot_be_asked_is_no_backup_and_later_not_proven() {
+    let directory = tempfile::tempdir().unwrap();
+    for (query, expected) in
+        [("exit 4", "status 4"), ("true", "printed nothing"), ("echo a; echo b", "more than one line")]
+    {
+        let component = with_facts(directory.path(), "echo data", &[("lines", query)]);
+        let error = back_up(&component, None).err().expect(query).to_string();
+        assert!(error.contains("the fact lines") && error.contains(expected), "{query}: {error}");
+    }
+    let only_at_the_source = "test -z \"$LIFEBOAT_RESTORED\" && echo 1";
+    let component = with_facts(directory.path(), "echo data", &[("lines", only_at_the_source)]);
+    let stored = back_up(&component, None).unwrap();
+    let (proof, _) = stored.recover(&component, RUN).unwrap();
+    assert_eq!(proof.outcome(), Proven::NotProven, "{proof:#?}");
+}
+
+#[test]
+fn a_fact_that_moves_while_it_is_dumped_is_told_and_not_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("state"), "one\n").unwrap();
+    let component = with_facts(directory.path(), "cat state; echo two >> state", &[("lines", LINES)]);
+    let request =
+        CaptureRequest { run: RUN, scratch: directory.path(), previous: None, cancel: Cancel::default() };
+    let mut capture = component.capture(&request).unwrap();
+    let Content::Stream { open, .. } = capture.members.remove(0).content else { panic!("a stream") };
+    std::io::copy(&mut open().unwrap(), &mut std::io::sink()).unwrap();
+    let finished = capture.finish.finish(None).unwrap();
+    assert_eq!(finished.facts.declared.get("lines"), None);
+    assert!(finished.problems[0].what.contains("changed from 1 to 2"), "{:?}", finished.problems);
 }

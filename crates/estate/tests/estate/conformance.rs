@@ -194,6 +194,7 @@ fn command() -> Specimen {
         backup: shell("cat state"),
         restore: shell("cat > state"),
         verify: Some(shell("tail -n 1 | grep -qx end")),
+        facts: Vec::new(),
         hold: root.join("hold"),
         destroy: vec![root.join("state")],
         timeout: std::time::Duration::from_secs(20),

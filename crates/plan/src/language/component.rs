@@ -21,12 +21,14 @@ record! {
         rpo: Option<Duration>,
         /// How soon it must be back.
         rto: Option<Duration>,
-        /// How often it is backed up; without it, only when somebody asks.
+        /// How often it is to be backed up. Nothing starts by itself yet: let cron or a timer run `lifeboat backup`.
         every: Option<Every>,
-        /// Which recovery points are kept; without it, all.
+        /// Which recovery points are kept; without it, all. Applied after each backup, and by `lifeboat forget`.
         keep: Option<Keep>,
-        /// Numbers or digests measured when it is backed up and compared after it was restored, by name: for sqlite a query
-        /// that yields one value, for a command component a command that prints it.
+        /// Numbers or texts measured when it is backed up and compared after it was restored, by name: for sqlite a query
+        /// that yields one value, for a command component a shell command that prints one line. It is asked of the source
+        /// before and after the dump; in a proof it is asked of what was restored, which it reads on its standard input
+        /// and finds at the path that `LIFEBOAT_RESTORED` names. While the source is asked, that variable is not set.
         facts: Named<String>,
         /// By how much its size and its facts may shrink between two backups before a backup is implausible.
         tolerance: Given<Percent> = Given::by_default(Percent::new(30)),
@@ -108,7 +110,8 @@ words! {
 }
 
 record! {
-    /// Which recovery points are kept: the union of what each key keeps.
+    /// Which recovery points are kept: the union of what each key keeps. Only points that count take up places. Whatever the
+    /// keys say, the newest that counts stays, the newest that was proven, and what an unfinished recovery uses.
     pub struct Keep "retention" short "within" {
         /// The newest so many.
         last: Option<u32>,
@@ -122,7 +125,7 @@ record! {
         monthly: Option<u32>,
         /// The newest of each of so many years.
         yearly: Option<u32>,
-        /// All that are younger than this.
+        /// All that are at most so much older than the newest.
         within: Option<Duration>,
     }
 }

@@ -17,7 +17,7 @@ record! {
         description: Option<String>,
         /// Where recovery points are kept.
         repository: Repository = Repository::default(),
-        /// Further repositories to which everything is copied.
+        /// Further repositories to which every recovery point is copied after its backup.
         copies: Vec<Copy>,
         /// What has state to protect, by name.
         components: Named<Component>,
@@ -53,7 +53,7 @@ impl Default for Repository {
 }
 
 record! {
-    /// A further repository to which everything is copied.
+    /// A further repository to which every recovery point is copied. `lifeboat copy --init` makes it.
     pub struct Copy "copy" {
         /// Where it stands in the plan file.
         at: Position,

@@ -227,17 +227,22 @@ impl KeepPolicy {
 
     /// Tells for each snapshot, given newest first, why it is kept; no reason means that it is not.
     pub fn apply(&self, newest_first: &[&SnapshotEntry], zone: &TimeZone) -> Vec<Vec<Reason>> {
-        let instant = |entry: &SnapshotEntry| entry.time().to_timestamp();
-        let latest = newest_first.first().map_or(Timestamp::MIN, |entry| instant(entry));
+        let dated = |entry: &&SnapshotEntry| (entry.time().to_timestamp(), entry.snapshot.tags.clone());
+        self.apply_to(&newest_first.iter().map(dated).collect::<Vec<_>>(), zone)
+    }
+
+    /// The same for anything that has an instant and tags.
+    pub fn apply_to(&self, newest_first: &[(Timestamp, Vec<String>)], zone: &TimeZone) -> Vec<Vec<Reason>> {
+        let latest = newest_first.first().map_or(Timestamp::MIN, |(time, _)| *time);
         let mut counts = self.counts().map(|(period, count)| (period, count, None));
         let ages = self.ages().map(|(period, age)| (period, age, age.map(|age| age.before(latest, zone))));
         let mut newest_within = [None; 5];
         let mut all_reasons = Vec::with_capacity(newest_first.len());
-        for (position, entry) in newest_first.iter().enumerate() {
-            let time = instant(entry);
+        for (position, (time, own_tags)) in newest_first.iter().enumerate() {
+            let time = *time;
             let mut reasons = Vec::new();
             for tags in &self.tags {
-                if has_all(&entry.snapshot.tags, tags) {
+                if has_all(own_tags, tags) {
                     reasons.push(Reason::Tags(tags.clone()));
                 }
             }

@@ -44,6 +44,8 @@ impl PrunePlan {
             report.failed = remove_all(&self.repository, FileKind::Pack, &self.packs_to_delete(), context)?;
             context.tell(Event::End(Task::Delete));
         }
+        self.lock.guard().check()?;
+        self.points.execute(&self.repository, self.now)?;
         self.lock.release()?;
         Ok(report)
     }

@@ -12,6 +12,7 @@
 //!    needed blobs.*
 //! 3. The old index files are deleted. *Until all are, a pack may be listed as in use and as marked: it counts as in use.*
 //! 4. Packs are deleted whose time is up. *Those that remain are in no index; the next prune marks them.*
+//! 5. Records of recovery points whose snapshots are gone go the same way: marked, and deleted later (`points`).
 //!
 //! # Concurrency
 //! An exclusive lock, from the planning to the end. Packs that no index lists are marked, never deleted at once: they may belong
@@ -23,6 +24,7 @@
 
 mod choose;
 mod execute;
+mod points;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -125,6 +127,10 @@ pub struct PruneSummary {
     pub delete: Amount,
     /// Listed packs that are not there, and of which nothing is needed.
     pub gone: u64,
+    /// Records of recovery points without a snapshot that are marked now.
+    pub points_marked: u64,
+    /// Of those marked before, records whose time is up, and which are deleted.
+    pub points_deleted: u64,
 }
 
 /// What becomes of a pack that the index lists.
@@ -161,6 +167,7 @@ pub struct PrunePlan {
     /// The copy of every needed blob that stays.
     chosen: BlobSet,
     orphans: Vec<Id>,
+    points: points::Sweep,
     now: Time,
 }
 
@@ -194,6 +201,7 @@ pub fn plan_prune(
         fates: Vec::new(),
         chosen,
         orphans: Vec::new(),
+        points: points::Sweep::plan(repository, &snapshots, options.keep_delete, now)?,
         now,
         index: Arc::new(index),
     };
@@ -324,6 +332,7 @@ impl PrunePlan {
             }
         }
         let in_use = uses.packs[..uses.first_marked].iter().filter(|pack| pack.size.is_some());
+        (summary.points_marked, summary.points_deleted) = self.points.counts();
         summary.unused_bytes = in_use.map(|pack| pack.content_bytes - pack.used_bytes).sum();
         for id in &self.orphans {
             let bytes = sizes.get(id).copied().unwrap_or(0);

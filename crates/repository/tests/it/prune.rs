@@ -426,3 +426,50 @@ fn a_store_that_goes_away_or_is_full_loses_nothing() {
         assert_sound(&survivor);
     }
 }
+
+fn records(repository: &Repository, directory: &str) -> Vec<String> {
+    repository.sidecar_list(directory).unwrap().into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn records_of_points_go_with_their_snapshots_a_day_later() {
+    let sample = Sample::ours();
+    let repository = sample.open();
+    let all: Vec<Id> = repository.snapshots().unwrap().iter().map(|entry| entry.id).collect();
+    for id in &all {
+        repository.sidecar_create(&format!("points/{id}"), b"{}").unwrap();
+    }
+    prune(&repository, &strict()).unwrap();
+    assert_eq!(records(&repository, "points").len(), 2, "both snapshots are there");
+    assert_eq!(records(&repository, "forgotten"), Vec::<String>::new());
+    let snapshot = repository.store().get(&FileKind::Snapshot.object(&all[0])).unwrap();
+    let gone = forget_oldest(&repository);
+    let report = prune(&repository, &strict()).unwrap();
+    assert_eq!((report.summary.points_marked, report.summary.points_deleted), (1, 0));
+    assert_eq!(records(&repository, "points").len(), 2, "it is only marked");
+    assert_eq!(records(&repository, "forgotten"), [format!("forgotten/{gone}")]);
+    prune(&sample.open_later(23), &strict()).unwrap();
+    assert_eq!(records(&repository, "points").len(), 2, "a day is not over");
+    // The snapshot is brought back: its record is as good as before.
+    repository.store().put(&FileKind::Snapshot.object(&gone), snapshot.into()).unwrap();
+    prune(&sample.open_later(25), &strict()).unwrap();
+    assert_eq!(records(&repository, "points").len(), 2);
+    assert_eq!(records(&repository, "forgotten"), Vec::<String>::new());
+    forget_oldest(&repository);
+    prune(&sample.open_later(26), &strict()).unwrap();
+    let report = prune(&sample.open_later(51), &strict()).unwrap();
+    assert_eq!(report.summary.points_deleted, 1);
+    assert_eq!(records(&repository, "points"), [format!("points/{}", all[1])]);
+    assert_eq!(records(&repository, "forgotten"), Vec::<String>::new());
+}
+
+#[test]
+fn records_of_points_go_at_once_when_packs_do() {
+    let sample = Sample::ours();
+    let repository = sample.open();
+    let oldest = repository.snapshots().unwrap()[0].id;
+    repository.sidecar_create(&format!("points/{oldest}"), b"{}").unwrap();
+    forget_oldest(&repository);
+    prune(&repository, &at_once()).unwrap();
+    assert_eq!(records(&repository, ""), Vec::<String>::new());
+}
