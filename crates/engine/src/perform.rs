@@ -28,6 +28,8 @@ use crate::{Error, backup, upkeep};
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long telling people may take where the step does not say.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
+/// So much is worth all cores; smaller fetches spend their time on asking, and go on beside each other.
+const LARGE_BYTES: u64 = 64 << 20;
 /// How much of what a command says goes into a message.
 const OUTPUT_LINES_MAX: usize = 12;
 
@@ -41,6 +43,8 @@ pub(crate) struct Performer<'a> {
     index: OnceLock<Arc<Index>>,
     /// Backups are made one after the other: each uses all cores by itself.
     backing_up: Mutex<()>,
+    /// So do large fetches; what was fetched is proven while the next one goes on.
+    fetching: Mutex<()>,
     /// When services were started by this process, for the second look at them.
     started: Mutex<BTreeMap<String, Instant>>,
     /// The plan's copies, or why one could not be opened: it is tried once in a run.
@@ -56,6 +60,7 @@ impl<'a> Performer<'a> {
             repository,
             index: OnceLock::new(),
             backing_up: Mutex::new(()),
+            fetching: Mutex::new(()),
             started: Mutex::new(BTreeMap::new()),
             copies: site.copies.iter().map(|_| OnceLock::new()).collect(),
         }
@@ -192,6 +197,8 @@ impl<'a> Performer<'a> {
         self.beside(driver, || driver.prepare(&restored.parts, &restored.recorded))
             .map_err(failure)?
             .map_err(|error| failure(Error::component(&restored.component)(error)))?;
+        let is_large = restored.recorded.bytes.is_none_or(|bytes| bytes >= LARGE_BYTES);
+        let alone = is_large.then(|| self.fetching.lock().expect("nobody panics while fetching"));
         let fetched = self.place.within(|| {
             let (mut bytes, mut files, mut problems) = (0, 0, Vec::new());
             for part in &restored.parts {
@@ -216,6 +223,7 @@ impl<'a> Performer<'a> {
             }
             Ok::<_, Error>((bytes, files, problems))
         });
+        drop(alone);
         let released = lock.release();
         let (bytes, files, problems) = fetched.map_err(|error| failure(error.into()))?.map_err(failure)?;
         released.map_err(|error| failure(error.into()))?;

@@ -118,7 +118,10 @@ pub struct Wanted<'a> {
 const NESTED_MAX: usize = 16;
 
 /// How long a service must have been up before the last look at it.
-pub(crate) const STEADY_AFTER: Duration = Duration::from_secs(2);
+///
+/// What falls over after its first answer mostly does so at once; a recovery may add less than a second to each of its
+/// stages, and this wait is the largest part of what it adds.
+pub(crate) const STEADY_AFTER: Duration = Duration::from_secs(1);
 
 /// Resolves a scenario.
 ///

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::recover::parse_instant;
 use super::run;
 use crate::estate::{FromArgs, PlanArgs};
+use crate::json::Line;
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::Ui;
@@ -61,6 +62,14 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     drop(live);
     let drilled = drilled?;
     ui.talk(format!("the twin was up after {}", crate::units::duration(drilled.twin.took)))?;
+    ui.event(&Line::Answer {
+        kind: "twin",
+        answer: serde_json::json!({
+            "took_seconds": drilled.twin.took.as_secs_f64(),
+            "mounts": drilled.twin.mounts,
+            "limits": drilled.twin.limits,
+        }),
+    })?;
     for limit in &drilled.twin.limits {
         ui.note(&format!("note: {limit}"));
     }

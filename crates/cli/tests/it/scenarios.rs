@@ -4,6 +4,16 @@
 use crate::hub::{AGENTS, Hub};
 
 #[test]
+fn what_has_not_changed_is_backed_up_again_and_counts() {
+    let hub = Hub::running();
+    for _ in 0..2 {
+        let said = hub.exits(&["backup", "config"], 0);
+        assert!(said.contains("back up config: unchanged"), "{said}");
+    }
+    assert!(!hub.place.succeeds(&["points", "config"]).contains("DOES NOT COUNT"));
+}
+
+#[test]
 fn a_corrupt_database_is_recovered() {
     let hub = Hub::running();
     let rows = hub.rows();

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,6 +21,10 @@ use super::metadata::{Before, Setter};
 use super::table::{Dir, Entry, NONE, Step, Tables};
 use super::target::{Target, remove_at};
 use super::{Fsync, RestorePlan, RestoreProblem, RestoreReport, compare, fetch, work};
+
+/// How often what was written so far is synced, where the whole file system is: the disk has nothing to do meanwhile,
+/// and what is left for the end is what is waited for.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// One execution of a plan, shared by its threads.
 pub(super) struct Run<'a> {
@@ -70,21 +76,10 @@ pub(super) fn execute(mut plan: RestorePlan<'_>, context: Context<'_>) -> Result
     let totals = plan.totals;
     let items = totals.files_create + totals.files_update + totals.others_create;
     context.tell(Event::Expect { task: Task::Restore, items, bytes: totals.bytes_write });
-    run.clear_the_way()?;
-    let levels = levels(&plan.tables);
-    for level in &levels {
-        run.for_each(level.clone(), |number| run.make_dir(number as u32))?;
-    }
-    run.for_each(0..plan.tables.entries.len(), |number| run.make_without_content(number as u32))?;
-    fetch::fetch_all(&run, &Writer::new(&run))?;
-    run.for_each(0..plan.tables.entries.len(), |number| run.link(number as u32))?;
-    let (deleted, withheld) = run.delete()?;
-    if plan.options.verify {
-        run.for_each(0..plan.tables.entries.len(), |number| run.verify(number as u32))?;
-    }
-    for level in levels.into_iter().rev() {
-        run.for_each(level, |number| run.finish_dir(number as u32))?;
-    }
+    let (deleted, withheld) = match plan.options.fsync {
+        Fsync::Syncfs => run.while_syncing(|| run.everything())?,
+        Fsync::None | Fsync::Files => run.everything()?,
+    };
     run.sync()?;
     context.tell(Event::End(Task::Restore));
     Ok(run.into_report(deleted, withheld))
@@ -106,6 +101,44 @@ fn levels(tables: &Tables) -> Vec<Range<usize>> {
 impl Run<'_> {
     pub fn threads(&self) -> usize {
         self.plan.options.threads.unwrap_or_else(processors).max(1)
+    }
+
+    /// All but the sync at the end; tells how many things were deleted, and how many were left though they should be.
+    fn everything(&self) -> Result<(u64, u64)> {
+        let entries = 0..self.tables.entries.len();
+        self.clear_the_way()?;
+        let levels = levels(self.tables);
+        for level in &levels {
+            self.for_each(level.clone(), |number| self.make_dir(number as u32))?;
+        }
+        self.for_each(entries.clone(), |number| self.make_without_content(number as u32))?;
+        fetch::fetch_all(self, &Writer::new(self))?;
+        self.for_each(entries.clone(), |number| self.link(number as u32))?;
+        let deleted = self.delete()?;
+        if self.plan.options.verify {
+            self.for_each(entries, |number| self.verify(number as u32))?;
+        }
+        for level in levels.into_iter().rev() {
+            self.for_each(level, |number| self.finish_dir(number as u32))?;
+        }
+        Ok(deleted)
+    }
+
+    /// Works while what is written already goes to the disk. An error of the disk is told once, so it is kept.
+    fn while_syncing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (working, done) = channel::<()>();
+        std::thread::scope(|scope| {
+            let syncing = scope.spawn(move || -> Result<()> {
+                while done.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    self.sync()?;
+                }
+                Ok(())
+            });
+            let worked = work();
+            drop(working);
+            let synced = syncing.join().expect("syncing does not panic");
+            worked.and_then(|worked| synced.map(|()| worked))
+        })
     }
 
     fn for_each(&self, range: Range<usize>, act: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {

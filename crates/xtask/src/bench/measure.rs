@@ -12,6 +12,9 @@ use crate::process::{Result, not_started};
 /// What measuring needs: GNU time, which reads what the kernel counted.
 pub const PACKAGE: Package = Package { name: "time", present: || Path::new(TIME).is_file() };
 
+/// The file in the scratch directory that holds what the last command wrote.
+pub const LOG: &str = "log";
+
 const TIME: &str = "/usr/bin/time";
 
 /// A command to be measured, with everything that it runs in.
@@ -41,7 +44,7 @@ pub struct Sample {
 /// The command is a child of GNU time and not of this process: the kernel counts what was resident before
 /// a program was loaded as the program's own, and this process holds whole manifests.
 pub fn measure(invocation: &Invocation, scratch: &Path) -> Result<Sample> {
-    let (figures, log) = (scratch.join("figures"), scratch.join("log"));
+    let (figures, log) = (scratch.join("figures"), scratch.join(LOG));
     let output =
         fs::File::create(&log).map_err(|error| format!("failed to make {}: {error}", log.display()))?;
     let mut command = Command::new(TIME);

@@ -9,6 +9,7 @@ mod machine;
 mod material;
 mod measure;
 mod postgres;
+mod recovery;
 mod report;
 mod repository;
 mod tools;
@@ -22,13 +23,16 @@ use crate::process::Result;
 /// What can be measured.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Back up, back up again, restore and check three corpora; write docs/benchmarks.md
+    /// Back up, back up again, restore and check three corpora; write docs/benchmarks/repository.md
     Repository(repository::Args),
+    /// Back up, recover and rehearse by a plan, and the same by hand; write docs/benchmarks/recovery.md
+    Recovery(recovery::Args),
 }
 
 /// Measures what was asked for.
 pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Repository(args) => repository::run(args),
+        Command::Recovery(args) => recovery::run(args),
     }
 }

@@ -1,11 +1,14 @@
 //! The report: tables in Markdown, and the commentary that people wrote into the last one.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
 use super::corpus::Kind;
 use super::measure::Sample;
 use super::repository::{Measured, Operation, Turn};
 use super::tools::Tool;
+use crate::process::Result;
 
 /// Everything that the report tells.
 pub struct Input<'a> {
@@ -18,9 +21,9 @@ pub struct Input<'a> {
     pub scale: f64,
 }
 
-const COMMENTARY_BEGINS: &str =
+pub(super) const COMMENTARY_BEGINS: &str =
     "<!-- commentary: what stands between these marks is kept when this file is made again -->";
-const COMMENTARY_ENDS: &str = "<!-- end of commentary -->";
+pub(super) const COMMENTARY_ENDS: &str = "<!-- end of commentary -->";
 
 /// How many times as fast as restic Lifeboat is meant to be, in the order of [`Operation::ALL`].
 const SPEED_TARGETS: [f64; 4] = [2.0, 3.0, 1.7, 1.5];
@@ -55,7 +58,7 @@ pub fn write(input: &Input) -> String {
 }
 
 /// Puts the commentary of the report `before` into the new one.
-pub fn with_commentary_of(text: &str, before: &str) -> String {
+fn with_commentary_of(text: &str, before: &str) -> String {
     let between = |text: &str| {
         let begin = text.find(COMMENTARY_BEGINS)? + COMMENTARY_BEGINS.len();
         Some(begin..begin + text[begin..].find(COMMENTARY_ENDS)?)
@@ -64,6 +67,15 @@ pub fn with_commentary_of(text: &str, before: &str) -> String {
         (Some(new), Some(old)) => format!("{}{}{}", &text[..new.start], &before[old], &text[new.end..]),
         _ => text.to_owned(),
     }
+}
+
+/// Writes a report down, with the commentary of the one that it replaces.
+pub fn save(path: &Path, text: &str) -> Result<()> {
+    let before = fs::read_to_string(path).unwrap_or_default();
+    fs::write(path, with_commentary_of(text, &before))
+        .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
+    println!("written: {}", path.display());
+    Ok(())
 }
 
 fn head(out: &mut String, input: &Input) {
@@ -167,7 +179,7 @@ fn target_line(out: &mut String, what: &str, target: &str, cells: impl Iterator<
     line(out, &format!("| {what} | {target} | {} |", cells.collect::<Vec<_>>().join(" | ")));
 }
 
-fn verdict(met: bool, figure: &str) -> String {
+pub(super) fn verdict(met: bool, figure: &str) -> String {
     if met { format!("{figure}, met") } else { format!("{figure}, **not met**") }
 }
 
@@ -221,7 +233,7 @@ fn row(tool: Tool, turns: &[&Turn]) -> Row {
 }
 
 /// The middle one; of an even number, the mean of the middle two.
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(super) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) }
@@ -235,7 +247,7 @@ fn title(kind: Kind) -> &'static str {
     }
 }
 
-fn plural(count: u64, what: &str) -> String {
+pub(super) fn plural(count: u64, what: &str) -> String {
     match (count, what.strip_suffix('y')) {
         (1, _) => format!("1 {what}"),
         (_, Some(stem)) => format!("{count} {stem}ies"),
@@ -251,11 +263,11 @@ fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e9
 }
 
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 2.0 { format!("{seconds:.2}") } else { format!("{seconds:.1}") }
 }
 
-fn line(out: &mut String, text: &str) {
+pub(super) fn line(out: &mut String, text: &str) {
     writeln!(out, "{text}").expect("a string takes every text");
 }
 

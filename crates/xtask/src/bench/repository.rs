@@ -36,7 +36,7 @@ pub struct Args {
     /// Keep corpora and scratch space here instead of in the user's cache; 15 GB at scale 1
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Write the report here; by default a run of all corpora at scale 1 writes docs/benchmarks.md
+    /// Write the report here; by default a run of all corpora at scale 1 writes docs/benchmarks/repository.md
     #[arg(long)]
     output: Option<PathBuf>,
     /// Measure the peers alone
@@ -122,9 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
     });
     println!("\n{text}");
     let is_whole = args.scale == 1.0 && args.only.len() == 3 && !args.without_lifeboat;
-    let document = paths::workspace().join("docs/benchmarks.md");
+    let document = paths::workspace().join("docs/benchmarks/repository.md");
     match args.output.as_ref().or(is_whole.then_some(&document)) {
-        Some(path) => save(path, &text),
+        Some(path) => report::save(path, &text),
         None => {
             println!("not written down: this was not a run of all corpora at scale 1");
             Ok(())
@@ -234,12 +234,4 @@ fn size(directory: &Path) -> Result<u64> {
         bytes += if metadata.is_dir() { size(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)
-}
-
-fn save(path: &Path, text: &str) -> Result<()> {
-    let before = fs::read_to_string(path).unwrap_or_default();
-    fs::write(path, report::with_commentary_of(text, &before))
-        .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
-    println!("written: {}", path.display());
-    Ok(())
 }

@@ -66,6 +66,11 @@ impl Tool {
 }
 
 impl Installed {
+    /// The program itself.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// What the tool says its version is.
     pub fn version(&self) -> Result<String> {
         let argument = if self.tool == Tool::Restic { "version" } else { "--version" };
