@@ -70,7 +70,7 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     let count = units::counted(going as u64, "point", "points");
     if args.dry_run {
         ui.line(format!("dry run: {count} would be forgotten"))?;
-        return Ok(conclude(summary));
+        return Ok(conclude(&summary));
     }
     if going > 0 && !run::confirm(ui, args.yes, &format!("{count} cannot be recovered to any more."))? {
         return Err(Failure::usage("not confirmed, so nothing was done", "answer yes, or give --yes"));
@@ -95,7 +95,7 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
             ))?;
         }
     }
-    Ok(conclude(summary))
+    Ok(conclude(&summary))
 }
 
 /// The repository, and the copies that can be reached; a copy without a point has nothing to forget.
@@ -120,7 +120,7 @@ fn places(args: &Args, site: &Site, summary: &mut Summary, ui: &Ui) -> Result<Ve
     Ok(places)
 }
 
-fn conclude(summary: Summary) -> Done {
+fn conclude(summary: &Summary) -> Done {
     let verdict = match summary.unreachable.as_slice() {
         [] => Verdict::Verified,
         some => Verdict::NotProven(Explained::new(
@@ -128,7 +128,7 @@ fn conclude(summary: Summary) -> Done {
             "see above; run the command again when they can be reached",
         )),
     };
-    Done::new(verdict, &summary)
+    Done::new(verdict, summary)
 }
 
 fn show(place: &Place, site: &Site, ui: &Ui) -> Result<(), Failure> {

@@ -51,12 +51,12 @@ fn points(hub: &Hub, component: &str) -> Vec<String> {
 }
 
 /// The plan with a shorter memory, so that little is needed to show it.
-fn short(plan: String) -> String {
+fn short(plan: &str) -> String {
     plan.replace("keep: { last: 48, daily: 30 }", "keep: { last: 2, daily: 3 }")
 }
 
 /// The plan with a copy, of a password of its own.
-fn with_copy(plan: String) -> String {
+fn with_copy(plan: &str) -> String {
     let copies =
         "copies:\n  - { location: ./second, password: \"${file:.second-password}\" }\n\ncomponents:\n";
     plan.replacen("components:\n", copies, 1)
@@ -64,7 +64,7 @@ fn with_copy(plan: String) -> String {
 
 /// A hub with a copy that is made and filled.
 fn copied() -> Hub {
-    let hub = Hub::with_plan(with_copy);
+    let hub = Hub::with_plan(|plan| with_copy(&plan));
     hub.place.write(".second-password", b"another secret\n");
     hub.start();
     hub.place.succeeds(&["copy", "--init"]);
@@ -74,7 +74,7 @@ fn copied() -> Hub {
 
 #[test]
 fn a_backup_forgets_what_the_plan_does_not_keep() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     // Six days, a point each, as a cron job would have made them.
     let old: Vec<String> =
@@ -97,7 +97,7 @@ fn a_backup_forgets_what_the_plan_does_not_keep() {
 
 #[test]
 fn forgetting_by_hand_is_shown_asked_and_pruned() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     for days in 1..=6 {
         point_at(&hub, "database", ago(24 * days), |_| {});
@@ -114,7 +114,7 @@ fn forgetting_by_hand_is_shown_asked_and_pruned() {
 
 #[test]
 fn implausible_points_push_no_good_one_out() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     let good = points(&hub, "database");
     hub.sql("delete from workflows");
@@ -126,7 +126,7 @@ fn implausible_points_push_no_good_one_out() {
     assert!(points(&hub, "database").contains(&good[0]), "{said}");
     hub.exits(&["restore", "database", "--to", "look"], 0);
     // A repository in which no point counts at all keeps every one.
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup", "database"]);
     let empty = |record: &mut serde_json::Value| {
         record["plausibility"] = serde_json::json!({ "implausible": ["empty"] });
@@ -142,7 +142,7 @@ fn implausible_points_push_no_good_one_out() {
 
 #[test]
 fn a_clock_that_jumped_forgets_nothing() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     for days in 1..=6 {
         point_at(&hub, "database", ago(24 * days), |_| {});
@@ -161,7 +161,7 @@ fn a_clock_that_jumped_forgets_nothing() {
 
 #[test]
 fn the_last_proven_point_outlives_every_rule() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     let proven = points(&hub, "database").remove(0);
     hub.exits(&["verify", "--restore", "database"], 0);
@@ -177,7 +177,7 @@ fn the_last_proven_point_outlives_every_rule() {
 
 #[test]
 fn what_an_open_recovery_uses_stays_until_it_is_committed() {
-    let hub = Hub::with_plan(short);
+    let hub = Hub::with_plan(|plan| short(&plan));
     hub.place.succeeds(&["backup"]);
     let used = points(&hub, "database").remove(0);
     hub.exits(&["restore", "database", "--yes"], 0);
@@ -281,7 +281,7 @@ fn a_copy_with_another_key_than_the_plan_says_is_no_green() {
 
 #[test]
 fn a_copy_keeps_by_the_plan_as_well() {
-    let hub = Hub::with_plan(|plan| short(with_copy(plan)));
+    let hub = Hub::with_plan(|plan| short(&with_copy(&plan)));
     hub.place.write(".second-password", b"another secret\n");
     let said = hub.exits(&["backup"], 2);
     assert!(said.contains("lifeboat copy --init") && said.contains("its age is not known"), "{said}");

@@ -139,8 +139,6 @@ fn before(newest: Timestamp, within: Duration) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
     use super::*;
     use proptest::prelude::*;
 

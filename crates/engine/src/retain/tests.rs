@@ -1,7 +1,5 @@
 //! Retention against a repository: what it refuses, what stays, and what a crash leaves.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
