@@ -1,6 +1,6 @@
 //! Writing a lineage: pieces in the order of their positions, forks, and the engine's small files.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use store::ErrorKind;
 
@@ -36,7 +36,7 @@ pub struct Appender {
 
 #[derive(Debug)]
 struct State {
-    fence: Fence,
+    fence: Arc<Fence>,
     known: Lineage,
     /// Where the next piece has to begin, when there is anything.
     end: Option<(u64, Link)>,
@@ -46,7 +46,7 @@ struct State {
 
 /// What is to be done with a piece, as far as what is known goes.
 enum Decision {
-    Write(Segment, Fence),
+    Write(Segment, Arc<Fence>),
     Compare(Segment),
     Refuse(Error),
 }
@@ -270,7 +270,7 @@ impl State {
             return Self::take(archive, lineage, greatest);
         }
         let end = known.end().or_else(|| known.forks.first().map(|fork| (fork.position, fork.link)));
-        Ok(Self { fence, known, end, is_stale: false })
+        Ok(Self { fence: Arc::new(fence), known, end, is_stale: false })
     }
 
     fn decide(&self, archive: &Archive, lineage: &str, part: &Part, accepts_gap: bool) -> Decision {
@@ -278,7 +278,7 @@ impl State {
         let write = |before| {
             Decision::Write(
                 segment_of(before, std::slice::from_ref(part), self.fence.epoch),
-                self.fence.clone(),
+                Arc::clone(&self.fence),
             )
         };
         match self.end {

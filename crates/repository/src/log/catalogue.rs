@@ -168,16 +168,16 @@ impl Lineage {
             return true;
         }
         let Some((directory, file)) = file.split_once('/') else { return false };
-        let known = match directory {
-            "w" => self.writers.add(file),
-            "k" => self.keepers.add(file),
-            "f" => Fork::parse(file).map(|fork| self.forks.push(fork)),
-            "a" => unescape(file).map(|name| self.files.push((name, size))),
-            "m" => Some(self.marks.push(file.to_owned())),
-            "v" => Some(self.verified.push(file.to_owned())),
-            _ => None,
-        };
-        known.is_some()
+        match directory {
+            "w" => return self.writers.add(file).is_some(),
+            "k" => return self.keepers.add(file).is_some(),
+            "f" => return Fork::parse(file).map(|fork| self.forks.push(fork)).is_some(),
+            "a" => return unescape(file).map(|name| self.files.push((name, size))).is_some(),
+            "m" => self.marks.push(file.to_owned()),
+            "v" => self.verified.push(file.to_owned()),
+            _ => return false,
+        }
+        true
     }
 
     fn settle(mut self, component: &str, lineage: &str, segments: Vec<Segment>) -> Self {

@@ -140,7 +140,7 @@ impl Catalogue {
             let order = (base.consistent_at, base.needed_from);
             match self.needed_from(number, base, lineage, target) {
                 Ok(needed) if best.as_ref().is_none_or(|(other, _)| *other < order) => {
-                    best = Some((order, needed))
+                    best = Some((order, needed));
                 }
                 Ok(_) | Err(NotRestorable::NoBase { .. }) => {}
                 Err(why) if nearest.as_ref().is_none_or(|(other, _)| *other < order.0) => {
