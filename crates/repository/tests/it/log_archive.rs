@@ -16,7 +16,7 @@ pub const LINEAGE: &str = "7412345678901234567-00000001";
 
 /// What the engine of these tests writes from `first` to `last`: the same whenever it is asked.
 pub fn bytes_of(first: u64, last: u64) -> Vec<u8> {
-    (first..last).flat_map(|position| position.to_le_bytes()).collect()
+    (first..last).flat_map(u64::to_le_bytes).collect()
 }
 
 pub fn piece(first: u64, last: u64, bytes: &[u8]) -> Piece<'_> {

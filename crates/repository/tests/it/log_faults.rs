@@ -40,9 +40,9 @@ fn at_every_crash(
             let store = Arc::new(Fault::new(Memory::from_contents(start.clone())));
             let archive = reopen(store.clone());
             if is_before {
-                store.freeze_before(point)
+                store.freeze_before(point);
             } else {
-                store.freeze_after(point)
+                store.freeze_after(point);
             }
             let done = work(&archive);
             if !store.is_frozen() {

@@ -151,9 +151,9 @@ impl Scene {
             Happening::Crash { writes, is_before } => {
                 let at = self.store.durable_log().len() as u64 + writes;
                 if is_before {
-                    self.store.freeze_before(at)
+                    self.store.freeze_before(at);
                 } else {
-                    self.store.freeze_after(at)
+                    self.store.freeze_after(at);
                 }
                 Ok(())
             }
