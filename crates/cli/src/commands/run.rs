@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::json::Line;
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Explained, Failure, Verdict};
-use crate::ui::{Style, Ui, printable};
+use crate::ui::{Style, Ui, printable, printable_lines};
 use crate::units;
 
 /// How long a person is waited for where the plan does not say.
@@ -162,10 +162,6 @@ fn again(record: &Record) -> String {
         }
         (kind, _) => format!("mend the cause and run `lifeboat {}` again", kind.as_str()),
     }
-}
-
-fn printable_lines(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 fn clip(text: &str) -> String {

@@ -1,13 +1,14 @@
 //! `lifeboat validate`
 
 use crate::estate::{PlanArgs, access};
+use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::ui::Ui;
 
 /// Read the plan and say what is wrong with it
 ///
 /// All that is wrong is told at once, each with its line. Then what the plan names is looked for: the repository, values from
-/// outside. Changes nothing.
+/// outside. What is right and unwise is told as a warning, which does not change how this ends. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +30,13 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         plan.checks.len(),
         plan.scenarios.len(),
     ))?;
-    let summary = serde_json::json!({ "plan": plan.file, "digest": plan.digest() });
+    let warnings = plan.warnings();
+    for warning in &warnings {
+        ui.warning(&warning.text(&plan.file));
+        ui.event(&Line::Answer { kind: "warning", answer: located(warning) })?;
+    }
+    let summary =
+        serde_json::json!({ "plan": plan.file, "digest": plan.digest(), "warnings": warnings.len() });
     // What the plan names must be there, too, before it is of use.
     let opened = access(&read).and_then(|access| access.open(ui));
     let opened = opened.and_then(|repository| args.plan.site(read, repository));
@@ -45,4 +52,14 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     }
     let why = format!("the plan is right, and {} things that it names are not", problems.len());
     Ok(Done::new(Verdict::NotProven(Explained::new(why, "see above")), &summary))
+}
+
+fn located(warning: &plan::Problem) -> serde_json::Value {
+    serde_json::json!({
+        "line": warning.line,
+        "column": warning.column,
+        "width": warning.width,
+        "message": warning.message,
+        "hint": warning.hint,
+    })
 }
