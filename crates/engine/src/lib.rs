@@ -11,6 +11,7 @@
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
+//! | [`units`] | durations, sizes and counts as people read them, everywhere |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup` | the steps of a runbook as data, and their effects |
 //! | `drivers` | from the words of a plan to the drivers of the estate |
@@ -39,6 +40,7 @@ pub mod runs;
 pub mod site;
 pub mod status;
 pub mod survey;
+pub mod units;
 mod work;
 
 pub use error::{Error, Result};
