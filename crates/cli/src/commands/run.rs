@@ -7,7 +7,7 @@ use engine::execute::{Conduct, Finished};
 use engine::recover::Preview;
 use engine::runs::Record;
 use estate::component::Severity;
-use runbook::{Body, Outcome};
+use runbook::{Body, Outcome, RunStatus};
 
 use crate::interrupt;
 use crate::json::Line;
@@ -110,7 +110,9 @@ pub fn conclude(ui: &Ui, finished: &Finished) -> Answer {
     for (step, loss) in &finished.verdict.losses {
         ui.note(&format!("note: {loss} ({step})"));
     }
-    if let Some(line) = clocks(record) {
+    // What was taken back is not back.
+    let is_back = !matches!(finished.state.status(), RunStatus::RolledBack | RunStatus::RollingBack);
+    if let Some(line) = clocks(record).filter(|_| is_back) {
         ui.line(line)?;
     }
     ui.line(format!("run {}", record.run))?;
