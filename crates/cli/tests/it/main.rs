@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod demo;
+mod faults;
 mod harness;
 mod help;
 mod hub;
@@ -16,6 +17,7 @@ mod open;
 mod resume;
 mod sabotage;
 mod scenarios;
+mod shown;
 mod signals;
 mod snapshots;
 mod upkeep;
