@@ -1,9 +1,12 @@
 //! `lifeboat validate`
 
+use estate::component::{Finding, Severity};
+
 use crate::estate::{PlanArgs, access};
 use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::ui::Ui;
+use crate::units::counted;
 
 /// Read the plan and say what is wrong with it
 ///
@@ -23,12 +26,12 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     let read = args.plan.read()?;
     let plan = &read.plan;
     ui.line(format!(
-        "{} is a plan: {} components, {} services, {} checks, {} scenarios",
+        "{} is a plan: {}, {}, {}, {}",
         plan.file,
-        plan.components.len(),
-        plan.services.len(),
-        plan.checks.len(),
-        plan.scenarios.len(),
+        counted(plan.components.len() as u64, "component", "components"),
+        counted(plan.services.len() as u64, "service", "services"),
+        counted(plan.checks.len() as u64, "check", "checks"),
+        counted(plan.scenarios.len() as u64, "scenario", "scenarios"),
     ))?;
     let warnings = plan.warnings();
     for warning in &warnings {
@@ -40,8 +43,15 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     // What the plan names must be there, too, before it is of use.
     let opened = access(&read).and_then(|access| access.open(ui));
     let opened = opened.and_then(|repository| args.plan.site(read, repository));
-    let problems = match opened {
-        Ok(site) => engine::diagnose::missing(&site)?,
+    let problems: Vec<String> = match opened {
+        Ok(site) => {
+            let (errors, unwise): (Vec<_>, Vec<_>) = engine::diagnose::missing(&site)?
+                .into_iter()
+                .partition(|(_, finding)| finding.severity == Severity::Error);
+            let told = |(name, finding): &(String, Finding)| format!("{name}: {}; {}", finding.what, finding.hint);
+            unwise.iter().for_each(|finding| ui.warning(&told(finding)));
+            errors.iter().map(told).collect()
+        }
         Err(failure) => vec![failure.to_string()],
     };
     for problem in &problems {
@@ -50,7 +60,8 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     if problems.is_empty() {
         return Ok(Done::verified(&summary));
     }
-    let why = format!("the plan is right, and {} things that it names are not", problems.len());
+    let count = counted(problems.len() as u64, "thing that it names is", "things that it names are");
+    let why = format!("the plan is right, and {count} not");
     Ok(Done::new(Verdict::NotProven(Explained::new(why, "see above")), &summary))
 }
 

@@ -264,7 +264,7 @@ fn a_gate_that_never_turns_healthy() {
         )
     });
     let said = hub.exits(&["recover", "planned-start", "--yes"], 1);
-    has_all(&said, &["backend is ready", "status == 'fine'", "within 2", "--resume"]);
+    has_all(&said, &["backend is ready", "status == 'fine'", "within 2", "found false from", "--resume"]);
     let plan = std::fs::read_to_string(hub.place.path("lifeboat.yaml")).unwrap();
     hub.place.write("lifeboat.yaml", plan.replace("'fine'", "'ok'").as_bytes());
     // The run has its plan with it: mending the file does not mend the run.
@@ -310,7 +310,20 @@ fn a_drill_that_is_killed() {
     let (rows, health) = (hub.rows(), hub.get("/health").unwrap());
     let mut drill = hub.place.command(&["drill", "database-corruption"]);
     let mut drill = drill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1200));
+    let left = |of: &Path| std::fs::read_dir(of).map_or(0, Iterator::count);
+    let twins = hub.place.path("state/twins");
+    while left(&twins) == 0 {
+        assert!(drill.try_wait().unwrap().is_none(), "it ended before its twin was seen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Its journal comes after its twin.
+    let begun = |name: &str| name.contains("-drill-");
+    let runs = || std::fs::read_dir(hub.place.path("state/runs")).unwrap();
+    while !runs().any(|run| begun(&run.unwrap().file_name().to_string_lossy())) {
+        assert!(drill.try_wait().unwrap().is_none(), "it ended before it was seen to begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
     assert!(drill.try_wait().unwrap().is_none(), "it ended before it was killed");
     drill.kill().unwrap();
     drill.wait().unwrap();
@@ -320,8 +333,7 @@ fn a_drill_that_is_killed() {
     has_all(&said, &["its twin is gone", "begin a new drill"]);
     hub.exits(&["drill", "database-corruption"], 0);
     assert_eq!(hub.rows(), rows);
-    let left = |of: &Path| std::fs::read_dir(of).map_or(0, Iterator::count);
-    assert_eq!(left(&hub.place.path("state/twins")), 0, "what the killed one left is taken away");
+    assert_eq!(left(&twins), 0, "what the killed one left is taken away");
 }
 
 #[test]
