@@ -132,6 +132,12 @@ impl Failure {
             Self::Working(error) => hints(error),
             Self::UseCase(engine::Error::Repository(error)) => hints(error),
             Self::UseCase(engine::Error::Refused { hint, .. }) => vec![hint.clone()],
+            Self::UseCase(error) if stopped_by_its_journal(error) => vec![
+                "nothing is done that cannot be written down, so the run stopped there; what was done stays done"
+                    .to_owned(),
+                "make room for the state directory, and go on with `lifeboat recover SCENARIO --resume latest`"
+                    .to_owned(),
+            ],
             Self::UseCase(_) => Vec::new(),
             Self::Opening { error, hints: more } => hints(error).into_iter().chain(more.clone()).collect(),
             Self::Usage { hints, .. } | Self::Other { hints, .. } => hints.clone(),
@@ -192,11 +198,17 @@ fn use_case_code(error: &engine::Error) -> u8 {
         | engine::Error::Unknown(_)
         | engine::Error::Late(_)
         | engine::Error::Place(_)
-        | engine::Error::Run(_)
         | engine::Error::Journal(_)
         | engine::Error::Refused { .. } => COULD_NOT_RUN,
+        engine::Error::Run(_) if !stopped_by_its_journal(error) => COULD_NOT_RUN,
         _ => FAILED,
     }
+}
+
+/// Whether a run was begun and ended because its journal could not be written any more.
+fn stopped_by_its_journal(error: &engine::Error) -> bool {
+    use runbook::journal::JournalError;
+    matches!(error, engine::Error::Run(runbook::Error::Journal(JournalError::Io { .. })))
 }
 
 impl From<store::Error> for Failure {

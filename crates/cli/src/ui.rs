@@ -175,6 +175,12 @@ impl Ui {
         }
     }
 
+    /// Warns people of what does not change how the command ends; the text has its own lines.
+    pub fn warning(&self, text: &str) {
+        let label = Style::Yellow.paint("warning:", self.0.err_colour);
+        self.write_err(&format!("{label} {}", printable_lines(text)));
+    }
+
     /// Tells that something went wrong with one item.
     pub fn problem(&self, item: &str, error: &str) {
         self.json(&Line::Problem { item, error });
@@ -235,7 +241,12 @@ impl Ui {
             self.write_err(&Style::Yellow.paint("interrupted", self.0.err_colour));
         } else if !closed {
             let label = Style::Red.paint("error:", self.0.err_colour);
-            self.write_err(&format!("{label} {}", printable(&message)));
+            // What is wrong with a plan is shown with its lines; the plan has made each fit for a terminal.
+            let shown = match &failure {
+                Failure::UseCase(engine::Error::Plan(_)) => printable_lines(&message),
+                _ => printable(&message),
+            };
+            self.write_err(&format!("{label} {shown}"));
             self.write_hints(&hints);
         }
         self.json(&Line::Error { message, hints: &hints });
@@ -275,6 +286,11 @@ pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
         .collect()
+}
+
+/// The same of a text of several lines, which stay lines.
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// A path for a terminal.

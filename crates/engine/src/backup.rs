@@ -66,11 +66,6 @@ pub(crate) fn component(
     }
     let declared = site.plan.component(&backup.component)?;
     let tolerance = Tolerance { loss: declared.tolerance.share(), ..Tolerance::default() };
-    if unchanged && let Some(previous) = &previous {
-        // What was counted then was counted in the same bytes; it is not gone.
-        let measured = std::mem::replace(&mut point.facts, previous.recorded.facts.clone());
-        point.facts.absorb(&measured);
-    }
     let plausibility = match judge(
         &point,
         believed.as_ref().map(|point| &point.recorded),

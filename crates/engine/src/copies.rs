@@ -21,8 +21,8 @@ use repository::{Context, LockOptions, Repository, SnapshotFilter};
 use serde::{Deserialize, Serialize};
 
 use crate::point::{Catalogue, Point};
-use crate::preflight::spoken;
 use crate::site::Site;
+use crate::units::duration;
 use crate::{Error, Result};
 
 /// How long others who have locked either repository are waited for.
@@ -153,7 +153,7 @@ impl LastSeen {
             None => format!("had no point of {component} when it was last seen"),
             Some(newest) => {
                 let age = Duration::try_from(now.duration_since(*newest)).unwrap_or_default();
-                format!("its newest point of {component} is {} old, as far as is known here", spoken(age))
+                format!("its newest point of {component} is {} old, as far as is known here", duration(age))
             }
         }
     }

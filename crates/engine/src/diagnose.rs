@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use estate::component::Finding;
 use place::Place;
 use runbook::{Actions as _, Answer, StepContext, StepId, SystemClock};
 use serde::Serialize;
@@ -111,15 +112,13 @@ fn without_name(answer: Answer, name: &str) -> Answer {
     }
 }
 
-/// What the plan names and is not as it must be for a backup: findings of the components, in words.
-pub fn missing(site: &Site) -> Result<Vec<String>> {
+/// What stands in the way of backing up what the plan names, or should be known of it: findings by component.
+pub fn missing(site: &Site) -> Result<Vec<(String, Finding)>> {
     let drivers = Drivers::of(site, &Place::host())?;
     let mut missing = Vec::new();
     for name in site.plan.components.names() {
         let findings = drivers.component(name)?.preflight();
-        missing.extend(
-            findings.into_iter().map(|finding| format!("{name}: {}; {}", finding.what, finding.hint)),
-        );
+        missing.extend(findings.into_iter().map(|finding| (name.to_owned(), finding)));
     }
     Ok(missing)
 }

@@ -17,7 +17,7 @@ use crate::resolve::{Context, Mode};
 use crate::runs::{Files, Kind, Record};
 use crate::site::Site;
 use crate::work::{Work, read};
-use crate::{Result, runs};
+use crate::{Error, Result, runs};
 
 /// How a run is watched and steered.
 #[derive(Clone, Copy)]
@@ -72,7 +72,10 @@ pub(crate) fn execute(
     conduct: Conduct<'_>,
 ) -> Result<Finished> {
     let files = Files::of(&site.state, id);
-    files.make()?;
+    // Before anything is done: without a journal nothing is.
+    files.make().map_err(|error| {
+        Error::refused(error.to_string(), "make it writable, or name another directory with --state DIR")
+    })?;
     let orders = ControlDirectory::of(&files.journal());
     let controls = (conduct.controls, orders);
     let environment = Environment {
@@ -101,7 +104,7 @@ pub(crate) fn execute(
     if let Err(error) = copy.catch_up() {
         remarks.push(format!("the run's journal is not wholly copied to the repository: {error}"));
     }
-    let record = record_of(site, kind, &ended)?;
+    let record = record_of(site, kind, &ended, begun_at(&files))?;
     if is_ended(&ended)
         && let Err(error) = runs::save_record(&site.repository, &record, ended.state.incarnations().len())
     {
@@ -142,7 +145,13 @@ fn is_ended(ended: &Ended) -> bool {
     ended.outcome() != Outcome::Interrupted || ended.state.aborted().is_some()
 }
 
-fn record_of(site: &Site, kind: Kind, ended: &Ended) -> Result<Record> {
+/// What the wall clock said when the run began, by its journal: it may have jumped since.
+fn begun_at(files: &Files) -> Option<Timestamp> {
+    let replayed = runbook::journal::read(&files.journal()).ok()?;
+    replayed.entries.first().map(|entry| entry.wall)
+}
+
+fn record_of(site: &Site, kind: Kind, ended: &Ended, begun_at: Option<Timestamp>) -> Result<Record> {
     let state = &ended.state;
     let context = runs::context_of(state)?;
     let now = site.now();
@@ -182,7 +191,7 @@ fn record_of(site: &Site, kind: Kind, ended: &Ended) -> Result<Record> {
         waited_seconds: state.people_time(state.at()).as_secs_f64(),
         chosen: context.chosen.clone(),
         components: components_of(state),
-        rto_seconds: is_recovery.then(|| recovery_time(state, &context, began)),
+        rto_seconds: is_recovery.then(|| recovery_time(state, &context, begun_at.unwrap_or(began))),
         rpo_seconds: is_recovery.then(|| recovery_point(&context)).flatten(),
     })
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use plan::Plan;
 
 use crate::survey::{Database, Found, LaterKind, query_of_rows};
-use crate::{Error, Result};
+use crate::{Error, Result, units};
 
 #[cfg(test)]
 mod tests;
@@ -178,7 +178,7 @@ impl Writer<'_> {
             [] => "no program that can be seen has it open".to_owned(),
             programs => format!("open in {}", programs.join(", ")),
         };
-        self.comment(4, &format!("{}; {holders}", size(database.bytes)));
+        self.comment(4, &format!("{}; {holders}", units::bytes(database.bytes)));
         self.line(format!("    sqlite: {path}"));
         self.objectives("critical", "24h", "15m");
         if let Some(untold) = &database.untold {
@@ -339,7 +339,10 @@ impl Writer<'_> {
         let components = self.components.join(", ");
         let name_of = |check: &String| check.trim_start().split(':').next().unwrap_or_default().to_owned();
         let checks = self.checks.iter().map(name_of).collect::<Vec<_>>().join(", ");
-        self.line("\nscenarios:\n  server-lost:\n    title: The server is gone\n    severity: P1\n    rto: 4h\n    steps:");
+        self.line(
+            "\nscenarios:\n  server-lost:\n    title: The server is gone\n    severity: P1\n    rto: 4h",
+        );
+        self.line(format!("    when: [{checks}]\n    steps:"));
         self.comment(6, "What a new machine needs first goes here:");
         self.comment(6, "- approve: A replacement machine is ready and this plan is on it");
         self.line(format!("      - restore: [{components}]"));
@@ -484,15 +487,4 @@ fn printable(text: &str) -> String {
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut amount = bytes / 1024;
-    while amount >= 10 * 1024 && unit + 1 < UNITS.len() {
-        amount /= 1024;
-        unit += 1;
-    }
-    format!("{amount} {}", UNITS[unit])
 }

@@ -78,7 +78,7 @@ struct Book<'a> {
 }
 
 fn spoken(time: Option<std::time::Duration>) -> String {
-    time.map_or_else(|| "–".to_owned(), |time| words::duration(time.as_secs_f64()))
+    time.map_or_else(|| "–".to_owned(), crate::units::duration)
 }
 
 impl Book<'_> {

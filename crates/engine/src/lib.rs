@@ -12,6 +12,7 @@
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
+//! | [`units`] | durations, sizes and counts as people read them, everywhere |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup`, `upkeep` | the steps of a runbook as data, and their effects |
 //! | `drivers` | from the words of a plan to the drivers of the estate |
@@ -42,6 +43,7 @@ pub mod runs;
 pub mod site;
 pub mod status;
 pub mod survey;
+pub mod units;
 mod upkeep;
 mod work;
 

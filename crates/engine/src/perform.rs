@@ -1,6 +1,7 @@
 //! Carrying out the steps of a run: what `work` describes becomes effects on components, services and the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -30,6 +31,8 @@ const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
 /// So much is worth all cores; smaller fetches spend their time on asking, and go on beside each other.
 const LARGE_BYTES: u64 = 64 << 20;
+/// How long before the end of its time a check has to answer.
+const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 /// How much of what a command says goes into a message.
 const OUTPUT_LINES_MAX: usize = 12;
 
@@ -369,8 +372,10 @@ impl<'a> Performer<'a> {
 
     fn ask(&self, driver: &CheckDriver, served_by: Option<&Served>, at: &StepContext<'_>) -> Answer {
         let cancel = at.cancel_flag();
+        // A little less than there is: whoever is cut off can only say that it was interrupted, and not that nobody answered.
+        let left = at.time_left().map(|left| left.saturating_sub(ANSWER_MARGIN.min(left / 10)));
         let context = AskContext {
-            timeout: at.time_left().map_or(driver.timeout, |left| left.min(driver.timeout)),
+            timeout: left.map_or(driver.timeout, |left| left.min(driver.timeout)),
             cancel: &cancel,
             secrets: self.drivers.secrets(),
             served_by,
@@ -425,7 +430,10 @@ impl<'a> Performer<'a> {
         let finished = self.place.run(&command, &limits).map_err(|error| failure(error.into()))?;
         let said = secrets.mask(&format!("{}{}", finished.out.text(), finished.err.text()));
         if !finished.success() {
-            let why = format!("the command {}: {}", finished.end, last_lines(&said));
+            let why = match last_lines(&said).as_str() {
+                "" => format!("the command {}", finished.end),
+                said => format!("the command {}: {said}", finished.end),
+            };
             return Err(if cancel.load(Ordering::Relaxed) {
                 Failure::interrupted(why)
             } else {
@@ -621,7 +629,21 @@ pub(crate) fn failure(error: Error) -> Failure {
             source: estate::Error::InUse { .. } | estate::Error::OtherIdentity { .. },
             ..
         } => Failure::could_not_run(error.to_string()),
+        _ if is_full(&error) => Failure::failed(format!("{error}; free space there")),
         _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// Whether a disk has no room for what was to be written.
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::Repository(repository::Error::Store(error)) => error.kind == store::ErrorKind::Full,
+        Error::Repository(repository::Error::Io { source, .. })
+        | Error::Component { source: estate::Error::Io { source, .. }, .. }
+        | Error::Io { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use runbook::{Body, Runbook};
 use crate::point::Catalogue;
 use crate::resolve::{Context, Mode};
 use crate::site::Site;
+use crate::units;
 use crate::work::{Restored, Work, read};
 
 /// What speaks against beginning this run, or should be known before; changes nothing.
@@ -47,8 +48,10 @@ fn space(runbook: &Runbook) -> Vec<Finding> {
         (free < *bytes).then(|| Finding {
             severity: Severity::Error,
             what: format!(
-                "{bytes} bytes are restored beside what is there, and {} has {free} bytes free",
-                path.display()
+                "{} are restored beside what is there, and {} has {} free",
+                units::bytes(*bytes),
+                path.display(),
+                units::bytes(free),
             ),
             hint: "free space, or restore to another place with `lifeboat restore COMPONENT --to DIR`".into(),
         })
@@ -79,26 +82,11 @@ fn ages(site: &Site, context: &Context) -> Vec<Finding> {
             what: format!(
                 "the point of {} is {} older than the disaster; at most {} may be lost",
                 chosen.component,
-                spoken(age),
-                spoken(rpo)
+                units::duration(age),
+                units::duration(rpo)
             ),
             hint: "what was written after it is lost; see `lifeboat points`".into(),
         })
     });
     old.collect()
-}
-
-/// A duration as people say it: the two largest units.
-pub(crate) fn spoken(time: std::time::Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
-    let mut words = Vec::new();
-    let mut left = seconds;
-    for (size, unit) in units {
-        if left >= size && words.len() < 2 {
-            words.push(format!("{} {unit}", left / size));
-            left %= size;
-        }
-    }
-    if words.is_empty() { "0 s".into() } else { words.join(" ") }
 }

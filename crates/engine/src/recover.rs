@@ -14,6 +14,7 @@ use runbook::{
 use crate::drivers::Drivers;
 use crate::execute::{Conduct, Finished, What, execute};
 use crate::perform::Performer;
+use crate::point::Catalogue;
 use crate::resolve::{self, Chosen, Context, Mode, Numbers, Resolution, Wanted};
 use crate::runs::{self, Files, Kind, new_id};
 use crate::site::Site;
@@ -71,6 +72,7 @@ pub fn preview(site: &Site, scenario: &str, mode: Mode, options: &RecoverOptions
         happened: options.happened.unwrap_or(declared),
     };
     let catalogue = site.catalogue()?;
+    refuse_future(options.at, now, &catalogue)?;
     let Resolution { runbook, context } = resolve::scenario(site, &catalogue, wanted)?;
     let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind, runbook, context, findings })
@@ -87,6 +89,7 @@ pub fn preview_restore(
     let now = site.now();
     let id = new_id(Kind::Restore, now);
     let catalogue = site.catalogue()?;
+    refuse_future(at, now, &catalogue)?;
     let point = catalogue.choose(component, at)?;
     let drivers = Drivers::of(site, &Place::host())?;
     let driver = drivers.component(component)?;
@@ -106,6 +109,19 @@ pub fn preview_restore(
     let runbook = runbook(format!("restore {component}"), steps, &context);
     let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind: Kind::Restore, runbook, context, findings })
+}
+
+/// Refuses an instant of which nothing can be known yet: it was mistyped, and the latest would pass for it. A point of a
+/// machine whose clock is ahead is known.
+fn refuse_future(at: Option<Timestamp>, now: Timestamp, catalogue: &Catalogue) -> Result<()> {
+    let known = catalogue.all().last().map_or(now, |newest| newest.instant().max(now));
+    match at.filter(|at| *at > known) {
+        None => Ok(()),
+        Some(at) => Err(Error::refused(
+            format!("the instant {at} is in the future: it is {now} now"),
+            "leave --at out for the latest; `lifeboat points` shows what there is",
+        )),
+    }
 }
 
 /// The context of a run that is no scenario.

@@ -705,7 +705,7 @@ pub(crate) fn title(action: &PlanAction) -> String {
         PlanAction::Dns(step) => format!("set {}", step.dns.record),
         PlanAction::Approve(step) => format!("approve: {}", step.approve),
         PlanAction::Notify(step) => format!("notify: {}", step.notify.message.written()),
-        PlanAction::Wait(step) => format!("wait {}", crate::preflight::spoken(step.wait)),
+        PlanAction::Wait(step) => format!("wait {}", crate::units::duration(step.wait)),
         PlanAction::Recover(step) => format!("recover {}", step.recover),
         PlanAction::Group(_) => "together".to_owned(),
         PlanAction::Try(step) => format!("try until {}", all(&step.attempt.until)),

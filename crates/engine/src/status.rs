@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use crate::copies::CopySite;
 use crate::point::{Catalogue, Point};
-use crate::preflight::spoken;
 use crate::runs::{self, Kind, Record};
 use crate::site::Site;
+use crate::units::duration;
 use crate::{Error, Result, copies};
 
 /// A drill that the plan does not schedule is overdue after this.
@@ -261,8 +261,11 @@ fn component(
         (None, ..) => (Protection::Unprotected, Some("it was never backed up".to_owned())),
         (Some(_), ..) => match (age, declared.rpo) {
             (Some(age), Some(rpo)) if age > rpo => {
-                let why =
-                    format!("the newest point is {} old, at most {} may be lost", spoken(age), spoken(rpo));
+                let why = format!(
+                    "the newest point is {} old, at most {} may be lost",
+                    duration(age),
+                    duration(rpo)
+                );
                 (Protection::Late, Some(why))
             }
             _ => (Protection::Protected, None),
@@ -350,7 +353,7 @@ fn staleness(
         .unwrap_or(DRILL_EVERY);
     let age = Duration::try_from(now.duration_since(proof.ended)).unwrap_or_default();
     if age > every {
-        reasons.push(format!("it was proven {} ago, and is to be every {}", spoken(age), spoken(every)));
+        reasons.push(format!("it was proven {} ago, and is to be every {}", duration(age), duration(every)));
     }
     reasons
 }

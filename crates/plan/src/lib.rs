@@ -8,6 +8,7 @@
 //! | `yaml` | text → a tree in which everything knows its place |
 //! | `table`, `record`, `decode` | the tables' macros; reading, writing and describing by them |
 //! | `validate` | what only the whole plan can tell: unknown names, cycles, checks that expect nothing |
+//! | `warnings` | what is right and still unwise |
 //! | `problem`, `suggest` | errors with their lines; "did you mean" |
 //! | `schema` | the JSON Schema, made from the same tables |
 //! | `questions` | what the engine asks a plan: boot order, what a scenario reaches, digests |
@@ -23,6 +24,7 @@ mod suggest;
 mod table;
 mod validate;
 mod values;
+mod warnings;
 mod yaml;
 
 pub use language::*;

@@ -167,6 +167,18 @@ impl Problem {
         Self { line: at.line, column: at.column, width, excerpt, indent, message, hint, environment }
     }
 
+    /// Gives what a person sees: the place in `file`, what is wrong, the line with a caret, what to do. Several lines
+    /// without a control character but their ends, apart from those of `file`.
+    pub fn text(&self, file: &str) -> String {
+        struct Shown<'a>(&'a Problem, &'a str);
+        impl fmt::Display for Shown<'_> {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.show(self.1, formatter)
+            }
+        }
+        Shown(self, file).to_string()
+    }
+
     fn show(&self, file: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem { line, column, width, excerpt, indent, message, .. } = self;
         write!(formatter, "{file}:{line}:{column}: {message}")?;

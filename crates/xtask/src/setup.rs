@@ -24,6 +24,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3-venv", present: has_venv },
     Package { name: "openssl", present: || on_path("openssl") },
     Package { name: "procps", present: || on_path("pgrep") },
+    // Clocks that jump.
+    Package { name: "libfaketime", present: || is_in_library_folder("faketime/libfaketime.so.1") },
     Package { name: "mount", present: || on_path("mount") },
     // Services that are units, on a machine of the tests' own that it boots; and what makes that machine.
     Package { name: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },
@@ -33,6 +35,12 @@ const PACKAGES: &[Package] = &[
     },
     crate::bench::NEEDED_TO_MEASURE,
 ];
+
+/// Tells whether one of the machine's folders of libraries has a file.
+fn is_in_library_folder(name: &str) -> bool {
+    let folders = std::path::Path::new("/usr/lib").read_dir().into_iter().flatten().flatten();
+    folders.map(|folder| folder.path().join(name)).any(|path| path.is_file())
+}
 
 /// Installs whatever is missing.
 pub fn run() -> Result<()> {

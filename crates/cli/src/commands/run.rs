@@ -7,13 +7,13 @@ use engine::execute::{Conduct, Finished};
 use engine::recover::Preview;
 use engine::runs::Record;
 use estate::component::Severity;
-use runbook::{Body, Outcome};
+use runbook::{Body, Outcome, RunStatus};
 
 use crate::interrupt;
 use crate::json::Line;
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Explained, Failure, Verdict};
-use crate::ui::{Style, Ui, printable};
+use crate::ui::{Style, Ui, printable, printable_lines};
 use crate::units;
 
 /// How long a person is waited for where the plan does not say.
@@ -113,7 +113,9 @@ pub fn conclude(ui: &Ui, finished: &Finished) -> Answer {
     for (step, loss) in &finished.verdict.losses {
         ui.note(&format!("note: {loss} ({step})"));
     }
-    if let Some(line) = clocks(record) {
+    // What was taken back is not back.
+    let is_back = !matches!(finished.state.status(), RunStatus::RolledBack | RunStatus::RollingBack);
+    if let Some(line) = clocks(record).filter(|_| is_back) {
         ui.line(line)?;
     }
     ui.line(format!("run {}", record.run))?;
@@ -165,10 +167,6 @@ fn again(record: &Record) -> String {
         }
         (kind, _) => format!("mend the cause and run `lifeboat {}` again", kind.as_str()),
     }
-}
-
-fn printable_lines(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 fn clip(text: &str) -> String {

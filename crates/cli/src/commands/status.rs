@@ -43,7 +43,11 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     } else {
         Verdict::NotProven(Explained::new(
             "not everything is protected and proven",
-            "see above what is missing",
+            if readiness.unreadable.is_empty() {
+                "see above what is missing"
+            } else {
+                "see above what is missing, and what is damaged with `lifeboat verify --data`"
+            },
         ))
     };
     Ok(Done::new(verdict, &summary))

@@ -1,13 +1,17 @@
 //! `lifeboat validate`
 
+use estate::component::{Finding, Severity};
+
 use crate::estate::{PlanArgs, access};
+use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::ui::Ui;
+use crate::units::counted;
 
 /// Read the plan and say what is wrong with it
 ///
 /// All that is wrong is told at once, each with its line. Then what the plan names is looked for: the repository, values from
-/// outside. Changes nothing.
+/// outside. What is right and unwise is told as a warning, which does not change how this ends. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,27 +26,39 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     let read = args.plan.read()?;
     let plan = &read.plan;
     ui.line(format!(
-        "{} is a plan: {} components, {} services, {} checks, {} scenarios",
+        "{} is a plan: {}, {}, {}, {}",
         plan.file,
-        plan.components.len(),
-        plan.services.len(),
-        plan.checks.len(),
-        plan.scenarios.len(),
+        counted(plan.components.len() as u64, "component", "components"),
+        counted(plan.services.len() as u64, "service", "services"),
+        counted(plan.checks.len() as u64, "check", "checks"),
+        counted(plan.scenarios.len() as u64, "scenario", "scenarios"),
     ))?;
-    let summary = serde_json::json!({ "plan": plan.file, "digest": plan.digest() });
+    let warnings = plan.warnings();
+    for warning in &warnings {
+        ui.warning(&warning.text(&plan.file));
+        ui.event(&Line::Answer { kind: "warning", answer: located(warning) })?;
+    }
     if plan.components.iter().any(|(_, component)| component.every.is_some()) {
         ui.note("note: `every` starts nothing by itself yet: let cron or a timer run `lifeboat backup`");
     }
+    let summary =
+        serde_json::json!({ "plan": plan.file, "digest": plan.digest(), "warnings": warnings.len() });
     // What the plan names must be there, too, before it is of use.
     let opened = access(&read).and_then(|access| access.open(ui));
     let opened = opened.and_then(|repository| args.plan.site(read, repository, ui));
-    let problems = match opened {
+    let problems: Vec<String> = match opened {
         Ok(site) => {
+            let (errors, unwise): (Vec<_>, Vec<_>) = engine::diagnose::missing(&site)?
+                .into_iter()
+                .partition(|(_, finding)| finding.severity == Severity::Error);
+            let told =
+                |(name, finding): &(String, Finding)| format!("{name}: {}; {}", finding.what, finding.hint);
+            unwise.iter().for_each(|finding| ui.warning(&told(finding)));
             let copies = site
                 .copies
                 .iter()
                 .filter_map(|copy| copy.open().err().map(|why| format!("the copy {}: {why}", copy.location)));
-            engine::diagnose::missing(&site)?.into_iter().chain(copies).collect()
+            errors.iter().map(told).chain(copies).collect()
         }
         Err(failure) => vec![failure.to_string()],
     };
@@ -52,6 +68,17 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     if problems.is_empty() {
         return Ok(Done::verified(&summary));
     }
-    let why = format!("the plan is right, and {} things that it names are not", problems.len());
+    let count = counted(problems.len() as u64, "thing that it names is", "things that it names are");
+    let why = format!("the plan is right, and {count} not");
     Ok(Done::new(Verdict::NotProven(Explained::new(why, "see above")), &summary))
+}
+
+fn located(warning: &plan::Problem) -> serde_json::Value {
+    serde_json::json!({
+        "line": warning.line,
+        "column": warning.column,
+        "width": warning.width,
+        "message": warning.message,
+        "hint": warning.hint,
+    })
 }

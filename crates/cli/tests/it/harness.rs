@@ -74,7 +74,12 @@ impl Place {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        self.command_of(env!("CARGO_BIN_EXE_lifeboat"), arguments)
+    }
+
+    /// Another program than Lifeboat, where Lifeboat runs otherwise.
+    pub fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.dir.path()).env_clear().env("TZ", "UTC");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(std::process::Stdio::null());

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod demo;
+mod faults;
 mod harness;
 mod help;
 mod hub;
@@ -18,6 +19,7 @@ mod retention;
 mod s3;
 mod sabotage;
 mod scenarios;
+mod shown;
 mod signals;
 mod snapshots;
 mod units;

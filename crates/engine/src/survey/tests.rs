@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, Command, Stdio};
 
 use rusqlite::Connection;
-use rustix::thread::CapabilityFlags;
+use rustix::thread::CapabilitySet;
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn what_is_not_looked_at_is_told() {
     fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     // Nothing is closed to root; a thread of root's may give that up.
     let look_as_anybody = || {
-        let reaches = CapabilityFlags::DAC_OVERRIDE | CapabilityFlags::DAC_READ_SEARCH;
+        let reaches = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         let mut sets = rustix::thread::capabilities(None).unwrap();
         sets.effective.remove(reaches);
         rustix::thread::set_capabilities(None, sets).unwrap();

@@ -39,6 +39,8 @@ record! {
 record! {
     /// Where recovery points are kept.
     pub struct Repository "repository" {
+        /// Where it stands in the plan file; the plan's beginning, if the plan does not speak of it.
+        at: Position,
         /// A directory (relative to the plan file), or `s3://BUCKET/PREFIX`, or `s3:https://HOST/BUCKET/PREFIX`.
         location: Given<Late> = Given::by_default(Late::literal("./lifeboat-repository")),
         /// What opens it: `${file:/etc/lifeboat/password}` or `${env:NAME}`, never the password itself.
@@ -48,7 +50,8 @@ record! {
 
 impl Default for Repository {
     fn default() -> Self {
-        Self { location: Given::by_default(Late::literal("./lifeboat-repository")), password: None }
+        let location = Given::by_default(Late::literal("./lifeboat-repository"));
+        Self { at: crate::yaml::START, location, password: None }
     }
 }
 

@@ -36,6 +36,15 @@ impl Every {
             Self::Cron(_) | Self::Continuous => None,
         }
     }
+
+    /// Gives a time that at least passes between some two times of it; the longest one, where no day is left out.
+    pub fn longest_gap(&self) -> Duration {
+        match self {
+            Self::Interval(interval) => *interval,
+            Self::Cron(cron) => cron.longest_gap_of_a_day(),
+            Self::Continuous => Duration::ZERO,
+        }
+    }
 }
 
 impl std::fmt::Display for Every {
@@ -165,6 +174,17 @@ impl Cron {
         has(self.minutes, minute) && has(self.hours, hour) && has(self.months, month) && on_day
     }
 
+    /// Gives the longest time between two of its times if it came every day.
+    fn longest_gap_of_a_day(&self) -> Duration {
+        const MINUTES: u64 = 24 * 60;
+        let has =
+            |minute: &u64| self.hours & (1 << (minute / 60)) != 0 && self.minutes & (1 << (minute % 60)) != 0;
+        let times: Vec<u64> = (0..MINUTES).filter(has).collect();
+        let next = times.iter().skip(1).copied().chain(times.first().map(|first| first + MINUTES));
+        let longest = times.iter().zip(next).map(|(time, next)| next - time).max();
+        Duration::from_secs(longest.unwrap_or_default() * 60)
+    }
+
     /// Tells whether any of its months has any of its days.
     fn comes(&self) -> bool {
         const LENGTHS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -233,6 +253,23 @@ mod tests {
             ["", "0s", "dayly", "0 2 * *", "60 * * * *", "0 2 31 2 *", "5-1 * * * *", "*/0 * * * *", "@daily"]
         {
             assert!(parse_every(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_time_between_two() {
+        let minutes = |text| parse_every(text).expect(text).longest_gap().as_secs() / 60;
+        let cases = [
+            ("30m", 30),
+            ("continuous", 0),
+            ("0 2 * * *", 24 * 60),
+            ("0 2 * * 0", 24 * 60),
+            ("*/15 * * * *", 15),
+            ("0,40 * * * *", 40),
+            ("0 8-18 * * *", 14 * 60),
+        ];
+        for (text, gap) in cases {
+            assert_eq!(minutes(text), gap, "{text}");
         }
     }
 

@@ -6,6 +6,7 @@ mod defaults;
 mod json;
 mod made_up;
 mod schema;
+mod warnings;
 mod whole;
 
 /// The plan of the design with a service of a kind that is there, and all scenarios of the runbook behind it.

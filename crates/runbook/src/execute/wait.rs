@@ -11,6 +11,8 @@ use crate::state::Status;
 
 /// A check is not asked more often than this, whatever the runbook says.
 const EVERY_MIN: Duration = Duration::from_millis(10);
+/// How long the answer to a question may take that is asked when the time of its gate is over.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A check that gives the same answer all the time is written to the journal this often.
 const POLLED_EVERY: Duration = Duration::from_secs(60);
@@ -61,10 +63,13 @@ impl Walker<'_> {
         fatal: bool,
     ) -> Result<Answer, Halt> {
         let until = self.recorder.now() + within;
-        let cut_off = (!within.is_zero()).then(|| self.recorder.env.clock.now() + within);
+        let clock = self.recorder.env.clock;
+        let cut_off = (!within.is_zero()).then(|| clock.now() + within);
         let mut written: Option<(Duration, std::mem::Discriminant<Answer>)> = None;
         loop {
-            let answer = self.ask(scope, check, cut_off);
+            // The last question is asked when the time is over, and would else always be cut off.
+            let answered_by = cut_off.map(|cut_off| cut_off.max(clock.now() + LAST_WORD.min(within)));
+            let answer = self.ask(scope, check, answered_by);
             *polls += 1;
             let now = self.recorder.now();
             let over = now >= until
