@@ -14,7 +14,7 @@ use crate::services::{Ground, free_port, until};
 use crate::twin::Stage;
 
 /// How many tests are started inside.
-const INSIDE: usize = 6;
+const INSIDE: usize = 7;
 
 #[test]
 fn units_are_run_by_a_real_systemd() {
@@ -115,6 +115,24 @@ fn inside_units_that_fail_are_told() {
     assert!(error.to_string().contains("did not end in time"), "{error}");
     assert!(matches!(slow.status(&context), Status::Unknown { .. }), "it is still being started");
     slow.stop(&context).unwrap();
+}
+
+#[test]
+#[ignore = "is started by units_are_run_by_a_real_systemd"]
+fn inside_a_unit_that_systemd_has_given_up_is_started() {
+    let ground = Ground::new();
+    let context = ground.context();
+    let text = "[Service]\nRestart=always\nRestartSec=0\nExecStart=/bin/sh -c 'test -e /tmp/mended && exec sleep 300'\n";
+    let loops = unit("loops", text);
+    // Whether the first start or a later one is seen to fail is chance.
+    let _ = loops.start(&context);
+    until(|| matches!(loops.status(&context), Status::Failed { .. }));
+    fs::write("/tmp/mended", "").unwrap();
+    let by_hand = Command::new("systemctl").args(["start", "loops"]).status().unwrap();
+    assert!(!by_hand.success(), "it is refused for having been started too often");
+    loops.start(&context).unwrap();
+    assert!(matches!(loops.status(&context), Status::Running { .. }));
+    loops.stop(&context).unwrap();
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(super) fn start(service: &str, unit: &Systemd, context: &Context<'_>) -> Res
     }
     let already = matches!(status(service, unit, context), Status::Running { .. });
     if !already {
+        forget_failures(unit, context)?;
         control(service, "start", unit, context)?;
     }
     Ok(Started { already, process: None, cleared: 0, stand_in: None, notes: Vec::new() })
@@ -64,6 +65,7 @@ pub(super) fn stop(service: &str, unit: &Systemd, context: &Context<'_>) -> Resu
 }
 
 pub(super) fn restart(service: &str, unit: &Systemd, context: &Context<'_>) -> Result<Started, Error> {
+    forget_failures(unit, context)?;
     control(service, "restart", unit, context)?;
     Ok(Started { already: false, process: None, cleared: 0, stand_in: None, notes: Vec::new() })
 }
@@ -121,6 +123,14 @@ fn systemctl(unit: &Systemd, words: &[&str]) -> Command {
     let words = user.into_iter().chain(words.iter().copied()).chain(["--", &unit.unit]);
     // Never ask, never page: there is nobody at the terminal, and there is no terminal.
     Command::new("systemctl", ["--no-ask-password", "--no-pager"].into_iter().chain(words)).env("LC_ALL", "C")
+}
+
+/// Makes systemd forget how often the unit failed: after a disaster it has usually restarted it until it gave up
+/// (`StartLimitBurst=`), and would refuse to start what has been mended.
+fn forget_failures(unit: &Systemd, context: &Context<'_>) -> Result<(), Error> {
+    // It fails for units that are not loaded, of which there is nothing to forget.
+    context.place.run(&systemctl(unit, &["reset-failed"]), &context.limits())?;
+    Ok(())
 }
 
 fn control(
