@@ -339,7 +339,9 @@ impl Writer<'_> {
         let components = self.components.join(", ");
         let name_of = |check: &String| check.trim_start().split(':').next().unwrap_or_default().to_owned();
         let checks = self.checks.iter().map(name_of).collect::<Vec<_>>().join(", ");
-        self.line("\nscenarios:\n  server-lost:\n    title: The server is gone\n    severity: P1\n    rto: 4h");
+        self.line(
+            "\nscenarios:\n  server-lost:\n    title: The server is gone\n    severity: P1\n    rto: 4h",
+        );
         self.line(format!("    when: [{checks}]\n    steps:"));
         self.comment(6, "What a new machine needs first goes here:");
         self.comment(6, "- approve: A replacement machine is ready and this plan is on it");

@@ -48,7 +48,8 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
             let (errors, unwise): (Vec<_>, Vec<_>) = engine::diagnose::missing(&site)?
                 .into_iter()
                 .partition(|(_, finding)| finding.severity == Severity::Error);
-            let told = |(name, finding): &(String, Finding)| format!("{name}: {}; {}", finding.what, finding.hint);
+            let told =
+                |(name, finding): &(String, Finding)| format!("{name}: {}; {}", finding.what, finding.hint);
             unwise.iter().for_each(|finding| ui.warning(&told(finding)));
             errors.iter().map(told).collect()
         }
