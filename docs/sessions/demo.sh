@@ -1,0 +1,2 @@
+. /mnt/type.sh
+type_and_run 'lifeboat demo' 4
