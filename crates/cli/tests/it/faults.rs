@@ -349,16 +349,15 @@ fn an_instant_after_everything() {
 #[test]
 fn the_clock_jumps() {
     for (offset, jump) in [("-7200", "-7"), ("+7200", "7")] {
-        let hub = with_steps(&format!(
-            "      - run: echo {offset} > offset; sleep 1.2\n{RESTORED}      - backup: database\n"
-        ));
+        let hub =
+            with_steps(&format!("      - run: echo {offset} > offset\n{RESTORED}      - backup: database\n"));
         hub.place.write("offset", b"+0\n");
         let output = hub
             .place
             .command(&RECOVER)
             .env("LD_PRELOAD", faketime())
             .env("FAKETIME_TIMESTAMP_FILE", hub.place.path("offset"))
-            .env("FAKETIME_CACHE_DURATION", "1")
+            .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .output()
             .unwrap();

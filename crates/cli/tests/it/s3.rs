@@ -58,7 +58,7 @@ fn an_estate_whose_repository_is_a_bucket_is_recovered_and_read_by_stock_restic(
     hub.exits(&["recover", "accidental-deletion", "--yes"], 0);
     assert_eq!(hub.rows(), rows);
     let said = hub.exits(&["drill", "database-corruption"], 0);
-    assert!(said.contains("verified"), "{said}");
+    assert!(said.contains("back after"), "{said}");
 
     let output = Command::new("restic")
         .args(["check", "--read-data", "--no-cache"])

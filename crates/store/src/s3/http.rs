@@ -144,6 +144,13 @@ pub(super) fn classify(error: object_store::Error) -> (ErrorKind, Box<dyn std::e
         if let Some(refusal) = current.downcast_ref::<Refusal>() {
             return (refusal.kind(), refusal.to_string().into());
         }
+        if let Some(why) = distrust(current) {
+            // No repetition makes a certificate better.
+            let text = format!(
+                "the server's certificate is not trusted: {why}; name its authority's certificate, or another server is at that address"
+            );
+            return (ErrorKind::Denied, text.into());
+        }
         transport = transport.or(current.downcast_ref::<HttpError>());
         cause = current.source();
     }
@@ -162,6 +169,14 @@ pub(super) fn classify(error: object_store::Error) -> (ErrorKind, Box<dyn std::e
         _ => ErrorKind::Other,
     };
     (kind, Box::new(error))
+}
+
+/// What is wrong with the server's certificate, if that is what the error says.
+fn distrust<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    // What an I/O error wraps is not in its chain of causes.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = wrapped.map_or_else(|| error.downcast_ref(), |wrapped| wrapped.downcast_ref());
+    tls.filter(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
 }
 
 /// The chain of causes in one line, each told once.
