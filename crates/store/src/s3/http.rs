@@ -144,15 +144,16 @@ pub(super) fn classify(error: object_store::Error) -> (ErrorKind, Box<dyn std::e
         if let Some(refusal) = current.downcast_ref::<Refusal>() {
             return (refusal.kind(), refusal.to_string().into());
         }
-        if let Some(why) = distrust(current) {
-            // No repetition makes a certificate better.
-            let text = format!(
-                "the server's certificate is not trusted: {why}; name its authority's certificate, or another server is at that address"
-            );
-            return (ErrorKind::Denied, text.into());
-        }
         transport = transport.or(current.downcast_ref::<HttpError>());
         cause = current.source();
+    }
+    if let Some(why) = distrust(&error) {
+        // No repetition makes a certificate better.
+        let text = format!(
+            "the server's certificate is not trusted: {why}; name its authority's certificate, or another server is at \
+             that address"
+        );
+        return (ErrorKind::Other, text.into());
     }
     if let Some(transport) = transport {
         // Whatever breaks below HTTP may be whole again on the next attempt.
@@ -171,12 +172,16 @@ pub(super) fn classify(error: object_store::Error) -> (ErrorKind, Box<dyn std::e
     (kind, Box::new(error))
 }
 
-/// What is wrong with the server's certificate, if that is what the error says.
+/// What is wrong with the server's certificate, if that is at the bottom of the error.
 fn distrust<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls).filter(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)));
+    }
     // What an I/O error wraps is not in its chain of causes.
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = wrapped.map_or_else(|| error.downcast_ref(), |wrapped| wrapped.downcast_ref());
-    tls.filter(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
+    match error.downcast_ref::<std::io::Error>() {
+        Some(wrapping) => wrapping.get_ref().and_then(|inner| distrust(inner)),
+        None => error.source().and_then(distrust),
+    }
 }
 
 /// The chain of causes in one line, each told once.
