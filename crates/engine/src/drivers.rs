@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use estate::check::{self, Check};
-use estate::component::{self, CommandOptions, Component, Export, Exported, FilesOptions, SqliteOptions};
+use estate::component::{
+    self, CommandOptions, Component, Export, Exported, FilesOptions, PostgresOptions, SqliteOptions,
+};
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
 use place::{Command, Place};
@@ -312,6 +314,22 @@ impl Maker<'_> {
                     .collect(),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
+            ComponentKind::Postgres(postgres) => {
+                let password = postgres.password.as_ref().map(|late| self.late(late)).transpose()?;
+                let options = PostgresOptions {
+                    socket: postgres.socket.as_ref().map(|path| self.path(path)),
+                    host: postgres.host.clone(),
+                    port: postgres.port,
+                    user: postgres.role.clone(),
+                    database: postgres.database.value.clone(),
+                    password,
+                    binaries: postgres.binaries.as_ref().map(|path| self.path(path)),
+                    facts,
+                    proof_timeout: *declared.timeout,
+                    ..PostgresOptions::of(self.path(&postgres.postgres))
+                };
+                Box::new(component::postgres::Postgres::new(options, self.place.clone()))
+            }
             ComponentKind::Command(_) if !facts.is_empty() => {
                 return Err(Error::refused(
                     format!("{name}: facts of a command component are not yet measured"),

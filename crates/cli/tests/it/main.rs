@@ -13,6 +13,7 @@ mod hub;
 mod init;
 mod json;
 mod open;
+mod postgres;
 mod resume;
 mod sabotage;
 mod scenarios;

@@ -130,6 +130,7 @@ impl Component for Dump {
             roots: vec![self.in_snapshot()],
             identity: None,
             token: None,
+            details: [].into(),
         };
         let content = Content::Stream { meta, size: None, block_bytes: None, open };
         let members = vec![Member { path_in_snapshot: self.in_snapshot(), content }];
@@ -315,7 +316,7 @@ impl Finish for Ending {
             || Error::Command { what: self.name.clone(), why: "it was not run to its end".to_owned() };
         let bytes = self.outcome.take().ok_or_else(unread)??;
         let facts = Facts { automatic: [(BYTES.to_owned(), number(bytes))].into(), ..Facts::default() };
-        Ok(Finished { facts, bytes: Some(bytes), problems: Vec::new() })
+        Ok(Finished { facts, bytes: Some(bytes), ..Finished::default() })
     }
 }
 
