@@ -166,13 +166,14 @@ impl<'a> Boot<'a> {
             ("ssl", "off"),
             ("archive_mode", "off"),
             ("restore_command", "false"),
-            ("recovery_target", "immediate"),
-            ("recovery_target_action", "promote"),
-            ("recovery_target_inclusive", "on"),
+            // The server refuses two targets, and an empty one after another, too: those that may be left from an earlier
+            // recovery come first.
             ("recovery_target_time", ""),
             ("recovery_target_lsn", ""),
             ("recovery_target_name", ""),
             ("recovery_target_xid", ""),
+            ("recovery_target", "immediate"),
+            ("recovery_target_action", "promote"),
             ("recovery_target_timeline", "current"),
             ("archive_cleanup_command", ""),
             ("recovery_end_command", ""),
