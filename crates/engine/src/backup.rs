@@ -310,12 +310,7 @@ fn member(member: estate::component::Member) -> Member<'static> {
 }
 
 /// Counts what the tree holds at the roots that are restored.
-fn tally(
-    repository: &Repository,
-    tree: Id,
-    roots: &[PathBuf],
-    context: Context<'_>,
-) -> Result<Tally> {
+fn tally(repository: &Repository, tree: Id, roots: &[PathBuf], context: Context<'_>) -> Result<Tally> {
     let index = Index::load(repository, context)?;
     let reader = BlobReader::new(repository, &index);
     let mut tally = Tally::default();

@@ -22,7 +22,8 @@ pub struct Cluster {
 
 /// A directory that the server's user owns and can reach.
 pub fn directory() -> tempfile::TempDir {
-    let directory = tempfile::Builder::new().prefix("pg").permissions(fs::Permissions::from_mode(0o755)).tempdir();
+    let directory =
+        tempfile::Builder::new().prefix("pg").permissions(fs::Permissions::from_mode(0o755)).tempdir();
     let directory = directory.unwrap();
     give(directory.path());
     directory
@@ -58,7 +59,8 @@ pub fn program(name: &str) -> Command {
 }
 
 fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed by `cargo xtask setup`");
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed by `cargo xtask setup`");
     let mut found: Vec<PathBuf> = versions.flatten().map(|entry| entry.path().join("bin")).collect();
     found.retain(|directory| directory.join("initdb").is_file());
     found.sort();
@@ -85,7 +87,8 @@ fn template() -> &'static Path {
 
 /// Makes a cluster with page checksums and segments of 1 MiB, so that a test has several of them.
 fn init(data: &Path) {
-    let arguments = ["-A", "trust", "-U", "postgres", "--data-checksums", "--wal-segsize=1", "--no-sync", "-E", "UTF8"];
+    let arguments =
+        ["-A", "trust", "-U", "postgres", "--data-checksums", "--wal-segsize=1", "--no-sync", "-E", "UTF8"];
     run(program("initdb").args(arguments).args(["--locale=C", "-D"]).arg(data));
 }
 

@@ -261,7 +261,8 @@ fn postgres() -> Specimen {
         },
         damage: |data| {
             let script = "find \"$1\"/base -type f -regex '.*/[1-9][0-9][0-9][0-9][0-9]+' -size +15";
-            let found = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(data).output().unwrap();
+            let found =
+                std::process::Command::new("sh").args(["-c", script, "sh"]).arg(data).output().unwrap();
             for path in String::from_utf8(found.stdout).unwrap().lines() {
                 scribble(Path::new(path), 8192 + 5000);
             }

@@ -57,7 +57,8 @@ fn nothing_acknowledged_is_missing_after_a_crash_under_load() {
     let home = directory();
     let cluster = Cluster::make(home.path());
     let _server = Server(cluster.clone());
-    let database = ["-U", "postgres", "-h", &home.path().join("run").to_string_lossy(), "postgres"].map(str::to_owned);
+    let database =
+        ["-U", "postgres", "-h", &home.path().join("run").to_string_lossy(), "postgres"].map(str::to_owned);
     run(program("pgbench").args(["-i", "-q", "-s", "2"]).args(&database).stderr(Stdio::null()));
     let mut load = program("pgbench")
         .args(["-c", "2", "-T", "600"])
@@ -93,13 +94,19 @@ fn nothing_acknowledged_is_missing_after_a_crash_under_load() {
 
     let (proof, plan) = stored.recover(&component, RUN).unwrap();
     assert_ne!(proof.outcome(), Proven::Failed, "{proof:#?}");
-    assert!(proof.shown.iter().any(|shown| shown.what == "pg_checksums" && shown.holds == Holds::Yes), "{proof:#?}");
+    assert!(
+        proof.shown.iter().any(|shown| shown.what == "pg_checksums" && shown.holds == Holds::Yes),
+        "{proof:#?}"
+    );
     cluster.start();
     let rows = cluster.sql("select count(*), max(n) from ledger");
     let (count, last) = rows.split_once('|').unwrap();
     assert_eq!(count, last, "no number is missing in between");
     let last: u64 = last.parse().unwrap();
-    assert!((before_the_end..=after_the_end).contains(&last), "{before_the_end} <= {last} <= {after_the_end}");
+    assert!(
+        (before_the_end..=after_the_end).contains(&last),
+        "{before_the_end} <= {last} <= {after_the_end}"
+    );
     assert_eq!(cluster.sql("select count(*) from pgbench_accounts"), "200000");
     let sums = "select (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history), \
                 (select sum(tbalance) from pgbench_tellers) = (select sum(abalance) from pgbench_accounts)";
@@ -239,7 +246,9 @@ fn a_segment_that_is_missing_or_strange_makes_the_backup_void() {
         let stored = store_with(begin(&component), None, || {
             let now = server.0.sql("select pg_walfile_name(pg_current_wal_lsn())");
             // So that it is not the one that the server is writing.
-            server.0.sql("create table if not exists t(n int); insert into t values(1); select pg_switch_wal()");
+            server
+                .0
+                .sql("create table if not exists t(n int); insert into t values(1); select pg_switch_wal()");
             sabotage(&log.join(&now));
             *name.borrow_mut() = now;
         });
@@ -269,8 +278,10 @@ fn a_log_that_is_not_whole_is_not_proven() {
     for sabotage in sabotages {
         let scratch = directory();
         let parts = elsewhere(&stored, &component, scratch.path());
-        let mut segments: Vec<PathBuf> =
-            fs::read_dir(parts[0].beside.join("pg_wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut segments: Vec<PathBuf> = fs::read_dir(parts[0].beside.join("pg_wal"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         segments.retain(|path| path.is_file());
         segments.sort();
         assert!(segments.len() >= 3, "{segments:?}");
@@ -293,7 +304,10 @@ fn a_damaged_page_is_told_and_never_proven() {
     let stored = back_up(&component, None).unwrap();
     let [problem] = &stored.problems[..] else { panic!("{:?}", stored.problems) };
     assert_eq!(problem.path, file);
-    assert!(problem.what.contains("page 3 has a wrong checksum") && problem.what.contains("written at 0/"), "{problem:?}");
+    assert!(
+        problem.what.contains("page 3 has a wrong checksum") && problem.what.contains("written at 0/"),
+        "{problem:?}"
+    );
     let scratch = directory();
     let parts = elsewhere(&stored, &component, scratch.path());
     let proof = prove(&component, &stored, &parts);
@@ -354,7 +368,9 @@ fn what_recovery_makes_anew_is_not_in_the_backup() {
     let mut empty_form = quick.into_os_string();
     empty_form.push("_init");
     assert!(stored.path(PathBuf::from(empty_form)).exists());
-    for kept in ["pg_notify", "pg_replslot", "pg_subtrans", "pg_stat_tmp", "pg_dynshmem", "pg_serial", "pg_snapshots"] {
+    for kept in
+        ["pg_notify", "pg_replslot", "pg_subtrans", "pg_stat_tmp", "pg_dynshmem", "pg_serial", "pg_snapshots"]
+    {
         let directory = stored.path(cluster.data().join(kept));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "{kept}");
     }
@@ -427,7 +443,10 @@ fn indexes_are_checked_where_amcheck_is_installed() {
     let scratch = directory();
     let parts = elsewhere(&stored, &component, scratch.path());
     let proof = prove(&component, &stored, &parts);
-    assert!(proof.shown.iter().any(|shown| shown.what == "amcheck" && shown.holds == Holds::Yes), "{proof:#?}");
+    assert!(
+        proof.shown.iter().any(|shown| shown.what == "amcheck" && shown.holds == Holds::Yes),
+        "{proof:#?}"
+    );
 }
 
 #[test]
@@ -456,7 +475,8 @@ fn settings_of_the_source_do_not_reach_the_proof() {
     let proof = prove(&component, &stored, &parts);
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
     assert!(!marker.exists(), "a proof archives nothing");
-    let names: Vec<_> = fs::read_dir(&parts[0].beside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(&parts[0].beside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name == "lifeboat-proof" || name == "postmaster.pid"), "{names:?}");
 }
 

@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use estate::component::{
-    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Member, Part, PointFacts, Problem, Proof, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Member, Part, PointFacts, Problem,
+    Proof, Tally,
 };
 use estate::{Error, Result};
 
@@ -77,7 +78,11 @@ fn take(directory: &Path, member: Member, previous: Option<&Stored>) -> Result<(
         Content::Host { path, excludes, live } => {
             if live {
                 // What vanishes meanwhile fails `cp`, and is no problem.
-                _ = Command::new("cp").args(["-a", "--no-target-directory"]).args([&path, &to]).output().unwrap();
+                _ = Command::new("cp")
+                    .args(["-a", "--no-target-directory"])
+                    .args([&path, &to])
+                    .output()
+                    .unwrap();
                 excludes.iter().for_each(|pattern| remove_matching(directory, pattern));
             } else {
                 copy(&path, &to);

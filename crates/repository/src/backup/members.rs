@@ -226,8 +226,7 @@ fn arrange_later<'m: 'a, 'a>(members: Vec<Member<'m>>) -> Result<Target<'a>> {
 fn read_anew<'m: 'a, 'a>(path: &Path, content: MemberContent<'m>) -> Result<(PathBuf, Whole<'a>)> {
     match content {
         MemberContent::Host(host) => {
-            let absolute =
-                std::path::absolute(&host).map_err(|error| Error::io("resolve", &host, error))?;
+            let absolute = std::path::absolute(&host).map_err(|error| Error::io("resolve", &host, error))?;
             Ok((targets::clean(&absolute), Whole::Host))
         }
         MemberContent::Stream { attributes, block_bytes, open, size } => {

@@ -158,7 +158,8 @@ impl<'a> Run<'a> {
         if let Some(then) = then
             && !self.has_failed()
         {
-            let begun = then().map_err(Error::Refused).and_then(|members| self.begin_later(&mut worker, members));
+            let begun =
+                then().map_err(Error::Refused).and_then(|members| self.begin_later(&mut worker, members));
             match begun {
                 Ok(()) => {
                     self.start_streams();
@@ -171,12 +172,7 @@ impl<'a> Run<'a> {
     }
 
     /// Has workers do all tasks there are.
-    fn work_off(
-        &self,
-        worker: &mut Worker,
-        root: &Arc<PendingDir>,
-        checkpoint: &impl Fn(Id) -> Result<()>,
-    ) {
+    fn work_off(&self, worker: &mut Worker, root: &Arc<PendingDir>, checkpoint: &impl Fn(Id) -> Result<()>) {
         std::thread::scope(|scope| {
             for number in 0..self.threads {
                 let work = move || {

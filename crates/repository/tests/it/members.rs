@@ -204,7 +204,8 @@ fn members_are_counted_each_by_itself() {
         assert_eq!(problems, [(&root.join("gone"), ProblemKind::Unreadable)]);
         let summary = &report.summary;
         assert_eq!((summary.total_files_processed, summary.total_bytes_processed), (5, 39), "round {round}");
-        let sorted = ["/n/alone", "/n/gone", "/n/link", "/n/stream", "/n/tree", "/n/tree/b/inner"];
+        // What lies within another member is not listed: thousands may.
+        let sorted = ["/n/alone", "/n/gone", "/n/link", "/n/stream", "/n/tree"];
         assert_eq!(report.snapshot.snapshot.paths, sorted);
     }
     // Other members are another series of snapshots.
@@ -633,7 +634,9 @@ fn what_is_known_later_stands_in_the_places_kept_for_it() {
     let report = run_backup(&repository, source, &one, Context::silent()).unwrap();
     assert_eq!(report.problems, []);
     assert_eq!(report.snapshot.snapshot.paths, [root.to_string_lossy()], "what lies within is not listed");
-    for (name, bytes) in [("log/1", "one"), ("log/2", "two"), ("label", "begin"), ("global/control", "control")] {
+    for (name, bytes) in
+        [("log/1", "one"), ("log/2", "two"), ("label", "begin"), ("global/control", "control")]
+    {
         assert_eq!(at(&repository, &report, root.join(name)), bytes.as_bytes(), "{name}");
     }
     assert_eq!(at(&repository, &report, root.join("a")), b"of the machine");

@@ -24,7 +24,8 @@ use crate::{Error, Result};
 /// The directory of the private server in the data directory; recovery and restores take no notice of it.
 const DIRECTORY: &str = "lifeboat-proof";
 /// Debian's directories of programs, with the version for `{}`.
-const PROGRAMS: &[&str] = &["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql/bin", "/usr/bin"];
+const PROGRAMS: &[&str] =
+    &["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql/bin", "/usr/bin"];
 /// The longest path of a socket on Linux.
 const SOCKET_BYTES_MAX: usize = 107;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -68,7 +69,9 @@ pub(super) fn programs(given: Option<&Path>, major: &str) -> std::result::Result
         Some(given) => vec![given.to_owned()],
         None => PROGRAMS.iter().map(|pattern| PathBuf::from(pattern.replace("{}", major))).collect(),
     };
-    let whole = |directory: &&PathBuf| ["postgres", "pg_ctl", "pg_waldump", "pg_checksums"].iter().all(|name| directory.join(name).is_file());
+    let whole = |directory: &&PathBuf| {
+        ["postgres", "pg_ctl", "pg_waldump", "pg_checksums"].iter().all(|name| directory.join(name).is_file())
+    };
     places.iter().find(whole).cloned().ok_or_else(|| {
         let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         format!(
@@ -220,7 +223,8 @@ impl<'a> Boot<'a> {
         let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         all.push(path.into());
         let limits = Limits { cancel: Some(self.cancel), ..Limits::timeout(self.timeout.max(STOP_TIMEOUT)) };
-        let failed = |error: place::Error| Error::Command { what: program.to_owned(), why: error.to_string() };
+        let failed =
+            |error: place::Error| Error::Command { what: program.to_owned(), why: error.to_string() };
         self.place.run(&self.command(program, all), &limits).map_err(failed)
     }
 
@@ -251,7 +255,8 @@ impl<'a> Boot<'a> {
 
     /// Does something where the place's files are.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let failed = |error: place::Error| Error::Command { what: "the proof".to_owned(), why: error.to_string() };
+        let failed =
+            |error: place::Error| Error::Command { what: "the proof".to_owned(), why: error.to_string() };
         self.place.within(work).map_err(failed)
     }
 }
@@ -270,7 +275,8 @@ impl Private<'_> {
                 return Ok(Err(No::Wrong(said)));
             }
             // Any answer but "not yet" is one: who may log in is seen when the questions are asked.
-            let nobody = Login { user: "postgres".to_owned(), database: "template1".to_owned(), password: None };
+            let nobody =
+                Login { user: "postgres".to_owned(), database: "template1".to_owned(), password: None };
             match self.connect(&nobody) {
                 Ok(_) => return Ok(Ok(())),
                 Err(Failure::Server { code, .. }) if code != "57P03" => return Ok(Ok(())),

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 
 use super::super::whole::{Unread, Whole};
 use super::super::{
-    Capture, CaptureRequest, Content, Finish, Finished, Member, Open, PointFacts, PostgresOptions, StreamMeta,
-    Tally,
+    Capture, CaptureRequest, Content, Finish, Finished, Member, Open, PointFacts, PostgresOptions,
+    StreamMeta, Tally,
 };
 use super::control::{self, Control};
 use super::facts::{self, Measured};
@@ -43,8 +43,7 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
     server.begin(request.run)?;
     let instant = Timestamp::now();
     let tablespaces = listing::tablespaces(data).map_err(Error::io("list the tablespaces of", data))?;
-    let layout =
-        Layout { data, version: server.tablespace_version.clone(), part_pages: server.part_pages };
+    let layout = Layout { data, version: server.tablespace_version.clone(), part_pages: server.part_pages };
     let excludes = listing::excludes(&layout, &tablespaces).map_err(Error::io("list", data))?;
     let relations = listing::relations(&layout, &tablespaces).map_err(Error::io("list", data))?;
     let (damage, unread) = (Damage::default(), Unread::default());
@@ -81,8 +80,16 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
     };
     let meta = StreamMeta { mode: 0o600, ..owner };
     let options = options.clone();
-    let finish =
-        Ending { server, options, tablespaces, damage, unread, meta, cancel: request.cancel.clone(), ended: None };
+    let finish = Ending {
+        server,
+        options,
+        tablespaces,
+        damage,
+        unread,
+        meta,
+        cancel: request.cancel.clone(),
+        ended: None,
+    };
     Ok(Capture { members, point, finish: Box::new(finish) })
 }
 
@@ -160,7 +167,8 @@ impl Finish for Ending {
             return Err(self.bad("was not read to its end".to_owned()));
         }
         let Self { damage, ended, .. } = *self;
-        let Ended { facts, details, instant } = ended.unwrap_or_else(|| unreachable!("it was just looked at"));
+        let Ended { facts, details, instant } =
+            ended.unwrap_or_else(|| unreachable!("it was just looked at"));
         let problems = std::mem::take(&mut *damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         Ok(Finished { facts, details, problems, instant: Some(instant), bytes: None })
     }
@@ -204,7 +212,9 @@ impl Ending {
         };
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(bad("it is missing".to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(bad("it is missing".to_owned()));
+            }
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         let length = file.metadata().map_err(Error::io("look at", &path))?.len();
@@ -246,7 +256,8 @@ impl Ending {
         // Counted from now on, not from when it is opened.
         let whole = Whole::new(io::empty(), length, &unread);
         let open: Open = Box::new(move || Ok(Box::new(whole.with(open()?)) as Box<dyn Read + Send>));
-        let content = Content::Stream { meta: self.meta.clone(), size: Some(length), block_bytes: None, open };
+        let content =
+            Content::Stream { meta: self.meta.clone(), size: Some(length), block_bytes: None, open };
         Member { path_in_snapshot: self.options.data.join(path), content }
     }
 }

@@ -151,12 +151,8 @@ impl Connection {
     ) -> Result<Self, Failure> {
         let socket = address.reach(uid)?;
         socket.set_read_timeout(LOOK_EVERY)?;
-        let mut connection = Self {
-            socket,
-            read: BytesMut::new(),
-            cancel: cancel.clone(),
-            database: login.database.clone(),
-        };
+        let mut connection =
+            Self { socket, read: BytesMut::new(), cancel: cancel.clone(), database: login.database.clone() };
         let mut out = BytesMut::new();
         let parameters = [
             ("user", login.user.as_str()),

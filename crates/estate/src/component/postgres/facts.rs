@@ -90,7 +90,9 @@ fn value(connection: &mut Connection, query: &str) -> std::result::Result<Value,
         return Err(refused(format!("it gives {} columns: select one value", rows.types.len())));
     };
     let Ok([row]) = <[_; 1]>::try_from(rows.rows) else {
-        return Err(refused("it gives no row or more than one: select one value, such as a count".to_owned()));
+        return Err(refused(
+            "it gives no row or more than one: select one value, such as a count".to_owned(),
+        ));
     };
     let Some(found) = row.into_iter().next().flatten().map(text) else { return Ok(Value::Null) };
     let number = |found: &str| found.parse().ok().map(Value::Integer);
@@ -155,10 +157,14 @@ pub(super) fn compare(
         let found = begin(connection, patience).and_then(|()| value(connection, &query));
         let ended = connection.query("rollback");
         match (found, ended) {
-            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => return Err(Error::Interrupted),
+            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => {
+                return Err(Error::Interrupted);
+            }
             (Ok(found), _) => one(proof, what, recorded, name, (expected, &found)),
             // Data that cannot be read, or is not there, is a loss and no lack of knowledge.
-            (Err(error), _) if matches!(error.code(), "42P01" | "3F000" | "XX001" | "XX002" | "58030" | "58P01") => {
+            (Err(error), _)
+                if matches!(error.code(), "42P01" | "3F000" | "XX001" | "XX002" | "58030" | "58P01") =>
+            {
                 proof.compare(what, expected, error);
             }
             (Err(error), _) => proof.unknown(what, expected, error),
@@ -190,7 +196,8 @@ fn one(
                 // Within is what it must be; said so that both sides read the same.
                 proof.compare(what, &expected, &expected);
             } else if off <= between {
-                let why = format!("it is {now}, and others wrote while it was measured ({between} transactions)");
+                let why =
+                    format!("it is {now}, and others wrote while it was measured ({between} transactions)");
                 proof.unknown(what, expected, why);
             } else {
                 proof.compare(what, expected, now);
@@ -215,7 +222,13 @@ mod tests {
         recorded.details.insert(before_of("rows"), serde_json::to_string(&Value::Integer(before)).unwrap());
         recorded.details.insert(BETWEEN.to_owned(), between.to_string());
         let mut proof = Proof::default();
-        one(&mut proof, "fact rows".to_owned(), &recorded, "rows", (&Value::Integer(after), &Value::Integer(now)));
+        one(
+            &mut proof,
+            "fact rows".to_owned(),
+            &recorded,
+            "rows",
+            (&Value::Integer(after), &Value::Integer(now)),
+        );
         proof.outcome()
     }
 

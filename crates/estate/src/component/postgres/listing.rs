@@ -21,15 +21,8 @@ use super::control;
 use super::pages::{self, BLOCK_BYTES, Damage, PageReader};
 
 /// Directories of which only the directory itself is kept. `pg_wal` comes last, with what the backup needs.
-const CONTENTS: &[&str] = &[
-    "pg_dynshmem",
-    "pg_notify",
-    "pg_replslot",
-    "pg_serial",
-    "pg_snapshots",
-    "pg_stat_tmp",
-    "pg_subtrans",
-];
+const CONTENTS: &[&str] =
+    &["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
 /// Files at the top of a data directory that are of the running server, or of another backup.
 const FILES: &[&str] = &[
     "postmaster.pid",
@@ -126,18 +119,17 @@ fn entries(directory: &Path) -> io::Result<Vec<DirEntry>> {
     match fs::read_dir(directory) {
         Ok(found) => found.collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
-        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", directory.display()))),
     }
 }
 
 /// Temporary files, caches, and relations of sessions: `t3_16384`.
 fn is_left_out(name: &str) -> bool {
-    let temporary = name.strip_prefix('t').and_then(|rest| rest.split_once('_')).is_some_and(|(session, rest)| {
-        let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
-        digits(session) && digits(rest)
-    });
+    let temporary =
+        name.strip_prefix('t').and_then(|rest| rest.split_once('_')).is_some_and(|(session, rest)| {
+            let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+            digits(session) && digits(rest)
+        });
     temporary || name.starts_with("pgsql_tmp") || name.starts_with("pg_internal.init")
 }
 
@@ -217,7 +209,8 @@ mod tests {
 
     #[test]
     fn what_recovery_makes_anew_is_left_out() {
-        for name in ["t3_16384", "t12_16384_fsm", "pgsql_tmp123.0", "pg_internal.init", "pg_internal.init.99"] {
+        for name in ["t3_16384", "t12_16384_fsm", "pgsql_tmp123.0", "pg_internal.init", "pg_internal.init.99"]
+        {
             assert!(is_left_out(name), "{name}");
         }
         for name in ["16384", "tables", "t_1", "PG_VERSION", "pg_filenode.map"] {
@@ -235,7 +228,9 @@ mod tests {
     #[test]
     fn the_files_of_a_directory_are_chosen() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["1", "1.1", "2", "2_init", "2_fsm", "t1_5", "pgsql_tmp9.0", "PG_VERSION", "pg_internal.init"] {
+        for name in
+            ["1", "1.1", "2", "2_init", "2_fsm", "t1_5", "pgsql_tmp9.0", "PG_VERSION", "pg_internal.init"]
+        {
             fs::write(directory.path().join(name), name).unwrap();
         }
         fs::create_dir(directory.path().join("pgsql_tmp")).unwrap();

@@ -84,9 +84,15 @@ impl Label {
 ///
 /// The layout is `XLogLongPageHeaderData` of PostgreSQL's `xlog_internal.h`, the same from 13 to 18 but for the
 /// magic number.
-pub(super) fn check_header(header: &[u8], segments: Segments, number: u64, system: u64) -> Result<(), String> {
+pub(super) fn check_header(
+    header: &[u8],
+    segments: Segments,
+    number: u64,
+    system: u64,
+) -> Result<(), String> {
     let field = |at: usize| -> Option<[u8; 8]> { header.get(at..at + 8)?.try_into().ok() };
-    let (Some(head), Some(address), Some(owner), Some(sizes)) = (field(0), field(8), field(24), field(32)) else {
+    let (Some(head), Some(address), Some(owner), Some(sizes)) = (field(0), field(8), field(24), field(32))
+    else {
         return Err("it is too short for a segment of the log".to_owned());
     };
     let timeline = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);

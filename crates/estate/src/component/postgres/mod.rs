@@ -42,7 +42,8 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Part, PointFacts, PostgresOptions, Proof, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Finding, Part, PointFacts, PostgresOptions, Proof, Severity,
+    State,
 };
 use crate::{Error, Result};
 
@@ -138,15 +139,20 @@ impl Postgres {
 
     /// Refuses a tablespace's directory in which there are other clusters' tables, which would go with it.
     fn holds_nothing_else(part: &Part, recorded: &PointFacts) -> Result<()> {
-        let version: u32 = recorded.details.get(detail::VERSION).and_then(|v| v.parse().ok()).unwrap_or_default();
+        let version: u32 =
+            recorded.details.get(detail::VERSION).and_then(|v| v.parse().ok()).unwrap_or_default();
         let own = format!("PG_{}_", version / 10_000);
         let entries = fs::read_dir(&part.target).into_iter().flatten().flatten();
-        let other = entries.map(|entry| entry.file_name()).find(|name| !name.to_string_lossy().starts_with(&own));
+        let other =
+            entries.map(|entry| entry.file_name()).find(|name| !name.to_string_lossy().starts_with(&own));
         match other {
             None => Ok(()),
             Some(other) => Err(Error::BadTarget {
                 path: part.target.clone(),
-                why: format!("it holds {} as well, which is not of this cluster: move that away", other.display()),
+                why: format!(
+                    "it holds {} as well, which is not of this cluster: move that away",
+                    other.display()
+                ),
             }),
         }
     }
@@ -186,7 +192,8 @@ impl Component for Postgres {
             }
         };
         if server.part_pages.is_none() {
-            let what = format!("{} has no page checksums: damage on its disk is not noticed", self.data().display());
+            let what =
+                format!("{} has no page checksums: damage on its disk is not noticed", self.data().display());
             find(Severity::Warning, what, "stop the server and run `pg_checksums --enable`");
         }
         if let Ok(Err(why)) = self.place.within(|| {
@@ -215,7 +222,8 @@ impl Component for Postgres {
 
     fn capture(&self, request: &CaptureRequest<'_>) -> Result<Capture> {
         if self.place.is_twin() && self.options.host.is_some() {
-            let why = "in a twin its server can only be reached by its socket: give `socket` instead of `host`";
+            let why =
+                "in a twin its server can only be reached by its socket: give `socket` instead of `host`";
             return Err(Error::BadSource { path: self.data().to_owned(), why: why.to_owned() });
         }
         capture::begin(&self.options, request)
@@ -240,7 +248,8 @@ impl Component for Postgres {
             let mut targets: Vec<&PathBuf> = parts.iter().map(|part| &part.target).collect();
             targets.sort();
             if let Some(pair) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
-                let why = "two tablespaces of the same name would be put there: restore them to their own places";
+                let why =
+                    "two tablespaces of the same name would be put there: restore them to their own places";
                 return Err(Error::BadTarget { path: pair[0].clone(), why: why.to_owned() });
             }
             self.may_replace(data, recorded)?;

@@ -34,7 +34,8 @@ pub(super) fn prove(
         return Ok(proof);
     };
     let data = &part.beside;
-    let within = |error: place::Error| Error::Command { what: "the proof".to_owned(), why: error.to_string() };
+    let within =
+        |error: place::Error| Error::Command { what: "the proof".to_owned(), why: error.to_string() };
     let (found, control, major) = place.within(|| look(data)).map_err(within)??;
     match &control {
         Ok(control) => {

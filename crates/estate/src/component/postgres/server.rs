@@ -62,7 +62,8 @@ impl Postmaster {
         let here = fs::metadata(data).ok()?;
         let works_here = |pid: &u32| {
             let found = fs::metadata(format!("/proc/{pid}/cwd"));
-            found.is_ok_and(|found| (found.dev(), found.ino()) == (here.dev(), here.ino())) && is_postgres(*pid)
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (here.dev(), here.ino()))
+                && is_postgres(*pid)
         };
         let pid = by_file.or_else(|| {
             let processes = fs::read_dir("/proc").ok()?.flatten();
@@ -139,11 +140,18 @@ impl Server {
         if version < VERSION_MIN {
             return Err(bad(format!("its server is PostgreSQL {}: 13 or later is needed", version / 10_000)));
         }
-        let system = "select system_identifier::text, catalog_version_no::text from pg_catalog.pg_control_system()";
+        let system =
+            "select system_identifier::text, catalog_version_no::text from pg_catalog.pg_control_system()";
         let system = connection.query(system).map_err(ask("ask whose cluster it is"))?;
-        let fields: Vec<String> =
-            system.rows.into_iter().flatten().map(|field| super::connection::text(field.unwrap_or_default())).collect();
-        let [system, catalog] = &fields[..] else { return Err(bad("its server does not say whose it is".to_owned())) };
+        let fields: Vec<String> = system
+            .rows
+            .into_iter()
+            .flatten()
+            .map(|field| super::connection::text(field.unwrap_or_default()))
+            .collect();
+        let [system, catalog] = &fields[..] else {
+            return Err(bad("its server does not say whose it is".to_owned()));
+        };
         // A bigint, which shows numbers beyond its half as negative.
         let theirs = system.parse::<i64>().map(i64::cast_unsigned).unwrap_or_default();
         if theirs != control.system {
@@ -153,8 +161,10 @@ impl Server {
                 found: super::identity(control.system),
             });
         }
-        if connection.known("select pg_catalog.pg_is_in_recovery()").map_err(ask("ask for its state"))? != "f" {
-            let why = "its server is a standby, from which backups are not yet supported: back up the primary";
+        if connection.known("select pg_catalog.pg_is_in_recovery()").map_err(ask("ask for its state"))? != "f"
+        {
+            let why =
+                "its server is a standby, from which backups are not yet supported: back up the primary";
             return Err(bad(why.to_owned()));
         }
         let level = connection.known("show wal_level").map_err(ask("ask for a setting"))?;
@@ -170,7 +180,8 @@ impl Server {
             .transpose()?;
         let names = "'max_connections', 'max_prepared_transactions', 'max_locks_per_transaction', \
                      'max_worker_processes', 'max_wal_senders'";
-        let sql = format!("select name, setting from pg_catalog.pg_settings where name in ({names}) order by name");
+        let sql =
+            format!("select name, setting from pg_catalog.pg_settings where name in ({names}) order by name");
         let settings = pairs(connection.query(&sql).map_err(ask("ask for settings"))?);
         let segment_bytes = number(&mut connection, "wal_segment_size")?;
         let outside = outside(&mut connection, data);
@@ -206,10 +217,16 @@ impl Server {
         self.connection.query(&sql).map_err(|error| {
             let why = match error.code() {
                 "42501" => format!("{error}: give the role the attribute REPLICATION"),
-                "53400" | "55000" => format!("{error}: raise max_replication_slots by one, or drop unused slots"),
+                "53400" | "55000" => {
+                    format!("{error}: raise max_replication_slots by one, or drop unused slots")
+                }
                 _ => error.to_string(),
             };
-            Error::Server { action: "keep the log for the time of the backup", server: self.name.clone(), why }
+            Error::Server {
+                action: "keep the log for the time of the backup",
+                server: self.name.clone(),
+                why,
+            }
         })?;
         let label = super::connection::literal(&format!("lifeboat {run}"));
         let sql = if self.version >= RENAMED {
@@ -219,7 +236,9 @@ impl Server {
         };
         self.connection.query(&sql).map(drop).map_err(|error| {
             let why = match error.code() {
-                "42501" => format!("{error}: grant the role EXECUTE on the functions that begin and end a backup"),
+                "42501" => {
+                    format!("{error}: grant the role EXECUTE on the functions that begin and end a backup")
+                }
                 _ => error.to_string(),
             };
             Error::Server { action: "begin a backup", server: self.name.clone(), why }
@@ -238,7 +257,8 @@ impl Server {
         } else {
             "pg_catalog.pg_stop_backup(exclusive => false, wait_for_archive => false)"
         };
-        let rows = self.ask("end the backup", &format!("select lsn::text, labelfile, spcmapfile from {function}"))?;
+        let rows =
+            self.ask("end the backup", &format!("select lsn::text, labelfile, spcmapfile from {function}"))?;
         self.ask("go on", "set client_encoding = 'UTF8'")?;
         let mut fields = rows.rows.into_iter().flatten().map(Option::unwrap_or_default);
         let (Some(lsn), Some(label), Some(map)) = (fields.next(), fields.next(), fields.next()) else {
@@ -272,7 +292,9 @@ pub(super) fn at(action: &'static str, server: &str, error: &Failure) -> Error {
         (Failure::Broken(_), _) if action == "connect" => {
             format!("{error}: start the server, or correct `socket`, `host` and `port` in the plan")
         }
-        (_, "28000" | "28P01") => format!("{error}: correct `user` and `password` in the plan, or pg_hba.conf"),
+        (_, "28000" | "28P01") => {
+            format!("{error}: correct `user` and `password` in the plan, or pg_hba.conf")
+        }
         _ => error.to_string(),
     };
     Error::Server { action, server: server.to_owned(), why }
@@ -291,7 +313,8 @@ fn outside(connection: &mut Connection, data: &Path) -> Vec<PathBuf> {
     let named = "select name, setting from pg_catalog.pg_settings where name in \
                  ('config_file', 'hba_file', 'ident_file') and setting is not null";
     // Included files are shown to superusers only; the others do without.
-    let included = "select distinct 'file', sourcefile from pg_catalog.pg_settings where sourcefile is not null";
+    let included =
+        "select distinct 'file', sourcefile from pg_catalog.pg_settings where sourcefile is not null";
     let mut files: Vec<PathBuf> = [named, included]
         .iter()
         .filter_map(|sql| connection.query(sql).ok())
