@@ -181,6 +181,16 @@ impl Cluster {
     /// Ends it as a crash of the machine does.
     pub fn kill(&self) {
         self.pg_ctl(&["stop", "-m", "immediate", "-w"]);
+        // Its children end a moment after it; until then the data directory is rightly called in use.
+        let data = self.data();
+        let works_here =
+            |entry: fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data);
+        for _ in 0..1000 {
+            if !fs::read_dir("/proc").unwrap().flatten().any(works_here) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 
     pub fn psql(&self) -> Command {

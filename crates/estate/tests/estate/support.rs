@@ -120,8 +120,9 @@ fn take(directory: &Path, member: Member, previous: Option<&Stored>) -> Result<(
 /// Removes what an absolute pattern of the walk leaves out; `*` is its only wildcard.
 fn remove_matching(directory: &Path, pattern: &str) {
     let pattern = format!("{}{pattern}", directory.display());
-    let script = "IFS=; for path in $1; do rm -rf \"$path\"; done";
-    let status = Command::new("sh").args(["-c", script, "sh", &pattern]).status().unwrap();
+    // Not through links: they lead to what is live.
+    let found = ["-path", &pattern, "-prune", "-exec", "rm", "-rf", "{}", "+"];
+    let status = Command::new("find").arg(directory).args(found).status().unwrap();
     assert!(status.success());
 }
 
