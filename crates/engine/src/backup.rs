@@ -289,7 +289,7 @@ fn selection(excludes: &[String]) -> Result<Selection> {
     Ok(Selection { excludes: patterns, described: excludes.to_vec(), ..Selection::default() })
 }
 
-fn member(member: estate::component::Member) -> Member<'static> {
+fn member<'a>(member: estate::component::Member) -> Member<'a> {
     let content = match member.content {
         Content::Host { path, .. } => MemberContent::Host(path),
         Content::AsBefore => MemberContent::AsBefore,
@@ -302,7 +302,7 @@ fn member(member: estate::component::Member) -> Member<'static> {
                 mtime: meta.mtime.into(),
             },
             block_bytes,
-            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send>)),
+            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send + 'a>)),
             size,
         },
     };
