@@ -98,7 +98,7 @@ fn a_cluster_is_backed_up_proven_lost_and_restored() {
     let state = cluster.home.path().join("state");
     let place = Place::new().with("LIFEBOAT_STATE", &state.to_string_lossy());
     let plan = format!(
-        "lifeboat: 1\nname: shop\nrepository: {{ location: repository, password: secret }}\ncomponents:\n  \
+        "lifeboat: 1\nname: shop\nrepository: {{ location: repository, password: \"${{env:LIFEBOAT_PASSWORD}}\" }}\ncomponents:\n  \
          orders:\n    postgres: {}\n    role: keeper\n    facts: {{ orders: select count(*) from orders }}\n",
         cluster.data().display()
     );
