@@ -6,9 +6,8 @@ use crate::hub::{AGENTS, Hub};
 #[test]
 fn what_has_not_changed_is_backed_up_again_and_counts() {
     let hub = Hub::running();
-    for _ in 0..2 {
-        let said = hub.exits(&["backup", "config"], 0);
-        assert!(said.contains("back up config: unchanged"), "{said}");
+    for _ in 0..3 {
+        hub.exits(&["backup", "config"], 0);
     }
     assert!(!hub.place.succeeds(&["points", "config"]).contains("DOES NOT COUNT"));
 }

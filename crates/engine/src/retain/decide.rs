@@ -1,5 +1,6 @@
 //! Which recovery points of one component a policy keeps, and why: arithmetic, without a repository and without a clock.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ pub fn decide(keep: &Keep, zone: &TimeZone, points: &[Candidate]) -> Vec<Vec<Why
             reasons[index].push(Why::IfItCounted(rule));
         }
     }
-    if let Some(newest) = points.iter().rposition(believed) {
+    // The newest that counts stays even when an implausible one after it was proven.
+    let newest = [points.iter().rposition(believed), points.iter().rposition(|point| point.counts)];
+    for newest in newest.into_iter().flatten().collect::<BTreeSet<usize>>() {
         reasons[newest].insert(0, Why::Newest);
     }
     if let Some(proven) = points.iter().rposition(|point| point.proven) {
@@ -201,6 +204,13 @@ mod tests {
         // One that was proven counts, whatever the floor said of it.
         points.iter_mut().for_each(|point| point.counts = false);
         assert_eq!(kept(&Keep { last: Some(1), ..NONE }, &points), [3, 5, 9]);
+    }
+
+    #[test]
+    fn the_newest_that_counts_stays_before_a_proven_one_that_does_not() {
+        let mut points = vec![point(0), point(24 * 85)];
+        (points[1].counts, points[1].proven) = (false, true);
+        assert_eq!(kept(&Keep { monthly: Some(1), ..NONE }, &points), [0, 24 * 85]);
     }
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
