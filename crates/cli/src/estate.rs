@@ -116,8 +116,6 @@ impl PlanArgs {
         let state = self.state(&read)?;
         let copies = (0..read.plan.copies.len()).map(|index| copy_site(&read, index, ui)).collect();
         let Read { plan, text, base } = read;
-        let host = host_name();
-        let user = environment::text("SUDO_USER").or_else(|| environment::text("USER"));
         Ok(Site {
             plan: Arc::new(plan),
             plan_text: text,
@@ -128,12 +126,18 @@ impl PlanArgs {
             copies,
             from: None,
             zone: TimeZone::system(),
-            who: format!("{}@{host}", user.unwrap_or_else(|| "root".to_owned())),
-            host,
+            who: who(),
+            host: host_name(),
             program: PROGRAM.to_owned(),
             twin_init: place::Init::this_program([TWIN_INIT]),
         })
     }
+}
+
+/// Who asks, as journals name people: `user@host`.
+pub fn who() -> String {
+    let user = environment::text("SUDO_USER").or_else(|| environment::text("USER"));
+    format!("{}@{}", user.unwrap_or_else(|| "root".to_owned()), host_name())
 }
 
 /// From which repository something is brought back.
@@ -192,7 +196,9 @@ fn access_to(
     let location = if location.starts_with("s3:") {
         location
     } else {
-        read.base.join(&location).to_string_lossy().into_owned()
+        // Without the `.` of `./repository`, because messages show it.
+        let path: PathBuf = read.base.join(&location).components().collect();
+        path.to_string_lossy().into_owned()
     };
     let args = AccessArgs {
         repository: Some(location),

@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::drivers::{CheckDriver, Drivers, Gate, Send};
 use crate::resolve::STEADY_AFTER;
 use crate::site::Site;
+use crate::units::counted;
 use crate::work::{At, Backup, Question, Restored, Work, read};
 use crate::{Error, backup, upkeep};
 
@@ -241,8 +242,11 @@ impl<'a> Performer<'a> {
         }
         let snapshot = restored.snapshot.get(..8).unwrap_or(&restored.snapshot);
         let instant = restored.recorded.instant;
-        Ok(Performed::new(format!("{files} files from snapshot {snapshot} of {instant}"))
-            .with_output(json!({ "bytes": bytes, "files": files })))
+        Ok(Performed::new(format!(
+            "{} from snapshot {snapshot} of {instant}",
+            counted(files, "file", "files")
+        ))
+        .with_output(json!({ "bytes": bytes, "files": files })))
     }
 
     fn prove(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {

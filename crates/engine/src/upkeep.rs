@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::perform::Performer;
 use crate::point::Point;
 use crate::site::Site;
+use crate::units::counted;
 use crate::{Error, Result, copies, retain};
 
 /// Brings a component's points to a copy, and looks whether the newest has arrived.
@@ -64,7 +65,7 @@ fn bring(
             newest.short()
         )));
     }
-    let summary = format!("{} points copied, as new as the repository", report.points);
+    let summary = format!("{} copied, as new as the repository", counted(report.points, "point", "points"));
     Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) }.with_output(json!({
         "points": report.points,
         "bytes_added": report.written.sealed_bytes,

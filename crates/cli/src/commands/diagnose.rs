@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use engine::diagnose::diagnose;
 use runbook::Answer as Asked;
 
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::ui::{Style, Ui, printable};
@@ -25,10 +25,12 @@ pub struct Args {
     checks: Vec<String>,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    from: FromArgs,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let diagnosis = diagnose(&site, &args.checks, &Arc::new(AtomicBool::new(false)))?;
     for asked in &diagnosis.asked {
         let (style, mark) = match asked.answer {

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use engine::runs::{self, Files};
 use runbook::{ControlDirectory, Order, StepId, Verb};
 
-use crate::estate::PlanArgs;
+use crate::estate::{PlanArgs, who};
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::Ui;
 
@@ -54,14 +54,19 @@ enum Word {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
-    let id = runs::find(&site.state, &args.run)?;
-    let files = Files::of(&site.state, &id);
+    // The repository is not opened: a run must be steered also when that is what is gone.
+    let state = args.plan.state(&args.plan.read()?)?;
+    let id = runs::find(&state, &args.run)?;
+    let files = Files::of(&state, &id);
     if !files.journal().exists() {
         return Err(Failure::usage(format!("there is no run {id} on this machine"), "see `lifeboat status`"));
     }
+    if !runs::is_open(&runs::read(&state, None, &id)?.state) {
+        let message = format!("run {id} is at its end, so nobody would obey");
+        return Err(Failure::usage(message, format!("see what came of it with `lifeboat report {id}`")));
+    }
     let verb = args.verb()?;
-    let order = Order::new(&site.who, verb);
+    let order = Order::new(who(), verb);
     ControlDirectory::of(&files.journal()).give(&order).map_err(|error| {
         Failure::other(format!("failed to leave an order in {}: {error}", files.directory().display()))
     })?;

@@ -5,7 +5,7 @@ use engine::runs;
 use runbook::{Order, StepId, Verb};
 
 use super::run;
-use crate::estate::PlanArgs;
+use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
 use crate::ui::{Ui, printable_path};
@@ -33,10 +33,12 @@ pub struct RollbackArgs {
     yes: bool,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    from: FromArgs,
 }
 
 pub fn roll_back(args: &RollbackArgs, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let id = runs::find(&site.state, &args.run)?;
     if !run::confirm(ui, args.yes, &format!("What run {id} did is taken back."))? {
         return Err(Failure::usage("not confirmed, so nothing was done", "answer yes, or give --yes"));
@@ -67,10 +69,12 @@ pub struct CommitArgs {
     yes: bool,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    from: FromArgs,
 }
 
 pub fn commit_run(args: &CommitArgs, ui: &Ui) -> Answer {
-    let site = args.plan.open(ui)?;
+    let site = args.plan.open_from(&args.from, ui)?;
     let id = runs::find(&site.state, &args.run)?;
     let live = Live::new(ui, &site.who, None);
     let mut trouble = None;

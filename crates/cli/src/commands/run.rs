@@ -138,10 +138,10 @@ fn clocks(record: &Record) -> Option<String> {
     let rpo = record.rpo_seconds.map(|seconds| {
         format!("; data as of {} before the disaster", units::duration(Duration::from_secs_f64(seconds)))
     });
+    let phases = if phases.is_empty() { String::new() } else { format!(" ({})", phases.join(", ")) };
     Some(format!(
-        "back after {} ({}){}",
+        "back after {}{phases}{}",
         units::duration(Duration::from_secs_f64(rto)),
-        phases.join(", "),
         rpo.unwrap_or_default()
     ))
 }

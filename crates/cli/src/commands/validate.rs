@@ -60,7 +60,10 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
                 .filter_map(|copy| copy.open().err().map(|why| format!("the copy {}: {why}", copy.location)));
             errors.iter().map(told).chain(copies).collect()
         }
-        Err(failure) => vec![failure.to_string()],
+        Err(failure) => {
+            let said = std::iter::once(failure.to_string()).chain(failure.hints());
+            vec![said.collect::<Vec<_>>().join("; ")]
+        }
     };
     for problem in &problems {
         ui.problem("the plan", problem);

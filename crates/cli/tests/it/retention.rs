@@ -237,6 +237,15 @@ fn a_copy_gets_every_point_and_a_recovery_from_it_needs_nothing_else() {
     assert!(said.contains("from the copy ./second"), "{said}");
     assert_eq!(hub.rows(), rows);
     assert_eq!(hub.sql("select count(*) from agents"), AGENTS.to_string());
+    // What a bad day still needs after that needs the lost repository no more than the recovery did.
+    let said = hub.place.transcript(&hub.place.output(&["diagnose", "--from", "./second"]));
+    assert!(said.contains("✓ database-intact"), "{said}");
+    hub.exits(&["rollback", "latest", "--yes", "--from", "./second"], 0);
+    assert_eq!(hub.sql("select count(*) from agents"), "0");
+    hub.exits(&["recover", "accidental-deletion", "--yes", "--from", "./second"], 0);
+    let said = hub.exits(&["order", "latest", "pause"], 3);
+    assert!(said.contains("at its end"), "{said}");
+    hub.exits(&["commit", "latest", "--yes", "--from", "./second"], 0);
     hub.exits(&["verify", "--restore", "--from", "1"], 0);
     hub.exits(&["points", "--from", "./second"], 0);
     let said = hub.exits(&["recover", "accidental-deletion", "--yes", "--from", "elsewhere"], 3);
@@ -253,12 +262,11 @@ fn a_copy_that_is_away_is_no_green_and_catches_up() {
         said.contains("its newest point of database is") && said.contains("the point itself stands"),
         "{said}"
     );
-    assert!(!hub.place.path("second/config").exists(), "a copy is made only when that is asked for");
+    assert!(!hub.place.path("second").exists(), "a copy is made only when that is asked for");
     let said = hub.place.transcript(&hub.place.output(&["status"]));
     assert!(said.contains("UNREACHABLE"), "{said}");
     let said = hub.exits(&["copy"], 1);
     assert!(said.contains("lifeboat copy --init"), "{said}");
-    let _made_by_opening = std::fs::remove_dir_all(hub.place.path("second"));
     std::fs::rename(hub.place.path("away"), hub.place.path("second")).unwrap();
     let said = hub.place.transcript(&hub.place.output(&["status"]));
     assert!(

@@ -67,12 +67,16 @@ impl Expectation {
     }
 
     pub(super) fn describe(&self) -> String {
-        let mut parts = vec![self.statuses()];
+        std::iter::once(self.statuses()).chain(self.besides_status()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn besides_status(&self) -> Vec<String> {
+        let mut parts = Vec::new();
         parts.extend(self.headers.iter().map(|(name, expected)| format!("{name} {}", expected.describe())));
         parts.extend(self.json.iter().map(|json| format!("JSON where {} is true", json.as_str())));
         parts.extend(self.body.iter().map(|body| format!("a body that {}", body.describe())));
         parts.extend(self.tls_days_min.map(|days| format!("a certificate valid for {days} days or more")));
-        parts.join(", ")
+        parts
     }
 
     /// Holds only if everything holds; the first thing that does not is the answer.
@@ -87,9 +91,11 @@ impl Expectation {
         ];
         match verdicts.into_iter().find_map(Result::err) {
             Some(answer) => answer,
-            None => Answer::Holds {
-                detail: format!("{}: HTTP {}, {}", seen.url, seen.head.status, self.describe()),
-            },
+            None => {
+                let status = std::iter::once(format!("HTTP {}", seen.head.status));
+                let detail = status.chain(self.besides_status()).collect::<Vec<_>>().join(", ");
+                Answer::Holds { detail: format!("{}: {detail}", seen.url) }
+            }
         }
     }
 
