@@ -197,6 +197,7 @@ impl Component for Sqlite {
             roots: vec![self.path().to_owned()],
             identity: Some(measure::identity(&connection).map_err(failed)?),
             token,
+            log: None,
         };
         let exports = self.options.exports.iter().map(|export| Path::new(EXPORTS).join(&export.name));
         if let Some(previous) = request.previous.filter(|previous| is_same(previous, &point)) {
