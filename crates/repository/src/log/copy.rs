@@ -112,7 +112,7 @@ impl Archive {
                 let mut parts: Vec<Content> = Vec::new();
                 while parts.last().is_none_or(|content| content.part.last < segment.last) {
                     let Some(content) = contents.next() else { break };
-                    parts.push(content?);
+                    parts.push(content?.1);
                 }
                 let pieces: Vec<Piece<'_>> = parts.iter().map(piece).collect();
                 appender.append_copied(&pieces, segment.before)?;
