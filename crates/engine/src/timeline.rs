@@ -154,7 +154,7 @@ fn stretches(points: &[&Point], bases: &[Base], spans: &[Span]) -> Vec<Stretch> 
     for span in spans.iter().filter(|span| span.end > bases[span.base].consistent_at) {
         let begin = points[span.base].instant();
         let end = span.end_ms.and_then(instant).unwrap_or(begin).max(begin);
-        let stretch = joined.entry((&span.lineage, span.end)).or_insert_with(|| Stretch {
+        let stretch = joined.entry((span.lineage.as_str(), span.end)).or_insert_with(|| Stretch {
             lineage: span.lineage.clone(),
             begin,
             end,

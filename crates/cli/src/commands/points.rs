@@ -137,7 +137,11 @@ fn show(timeline: &Timeline, catalogue: &Catalogue, ui: &Ui) -> Result<(), Failu
         let gaps = timeline.gaps.iter().filter(|gap| gap.lineage == lineage);
         let drawn = Drawn {
             stretches: timeline.stretches.iter().filter(of).map(|one| (one.begin, one.end)).collect(),
-            points: timeline.stretches.iter().filter(of).flat_map(|one| one.points.clone()).collect(),
+            points: catalogue
+                .of(name)
+                .filter(|point| stands_in(point, lineage))
+                .map(Point::instant)
+                .collect(),
             gaps: gaps.filter_map(|gap| Some((gap.since?, gap.until))).collect(),
         };
         ui.line(format!("{indent}{}  {}", draw(&drawn, from, to), printable(lineage)))?;
@@ -158,6 +162,11 @@ fn show(timeline: &Timeline, catalogue: &Catalogue, ui: &Ui) -> Result<(), Failu
         ui.line(format!("{indent}the point of {} stands alone: {why}", second(without.instant)))?;
     }
     Ok(())
+}
+
+/// Whether a point belongs to the line of a lineage; one without a log belongs to all.
+fn stands_in(point: &Point, lineage: &str) -> bool {
+    point.recorded.log.as_ref().is_none_or(|log| log.lineage == lineage)
 }
 
 fn told(gap: &Interruption, component: &str) -> String {

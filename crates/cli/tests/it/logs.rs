@@ -2,6 +2,8 @@
 //!
 //! The log is archived by the test as a shipper would; what it says is about positions only.
 
+use std::sync::OnceLock;
+
 use jiff::{SignedDuration, Timestamp};
 use repository::Context;
 use repository::log::{Archive, Piece, Scope};
@@ -11,7 +13,8 @@ use crate::retention::{copied, open, point_at};
 
 /// Positions are minutes after this.
 fn begin() -> Timestamp {
-    Timestamp::from_second(Timestamp::now().as_second() / 60 * 60).unwrap() - SignedDuration::from_hours(10)
+    static BEGIN: OnceLock<Timestamp> = OnceLock::new();
+    *BEGIN.get_or_init(|| Timestamp::from_second(Timestamp::now().as_second() - 36_000).unwrap())
 }
 
 fn at(position: u64) -> Timestamp {
@@ -34,7 +37,14 @@ fn log(hub: &Hub, from: u64, to: u64) {
     let appender = archive(hub, "lifeboat-repository").appender("one").unwrap();
     for first in (from..to).step_by(10) {
         let until_ms = at(first + 10).as_millisecond().try_into().ok();
-        let piece = Piece { first, last: first + 10, from_ms: None, until_ms, name: None, bytes: b"what was written" };
+        let piece = Piece {
+            first,
+            last: first + 10,
+            from_ms: None,
+            until_ms,
+            name: None,
+            bytes: b"what was written",
+        };
         appender.append_after_gap(&piece).unwrap();
     }
 }
@@ -57,14 +67,20 @@ fn a_log_is_shown_verified_and_copied() {
     // The line from the first point to the newest, which is that of the backup.
     let shown = hub.place.succeeds(&["points", "database"]);
     let line = shown.lines().find(|line| line.contains("=*=")).unwrap_or_else(|| panic!("{shown}"));
-    assert!(line.trim_start().starts_with("*===") && line.contains("=xxx") && line.trim_end().ends_with("one"), "{line}");
+    assert!(
+        line.trim_start().starts_with("*===") && line.contains("=xxx") && line.trim_end().ends_with("one"),
+        "{line}"
+    );
     let second = |position| at(position).strftime("%Y-%m-%d %H:%M:%SZ").to_string();
     let stretch = format!("any instant from {} to {} (2 points)", second(60), second(240));
     assert!(shown.contains(&stretch), "{shown}");
     assert!(shown.contains(&format!("GAP from {}: 0xf0 to 0x12c is missing", second(240))), "{shown}");
     let told = said(&hub, &["points", "database", "--json"], "log");
     assert_eq!(told["stretches"][0]["points"].as_array().unwrap().len(), 2);
-    assert_eq!(told["gaps"][0]["hides_newest"], false, "the point of the backup is newer than all of the log");
+    assert_eq!(
+        told["gaps"][0]["hides_newest"], false,
+        "the point of the backup is newer than all of the log"
+    );
     // Verified: what is new, and never twice; the gap is an error.
     let failed = hub.place.run(&["verify", "--data"]);
     assert!(failed.ends_with("exit code 1") && failed.contains("has a gap from 0xf0 to 0x12c"), "{failed}");
@@ -94,7 +110,9 @@ fn status_tells_of_a_gap_that_hides_what_is_newest() {
     // Newer than the backup: as if the log had gone on, behind a gap.
     let appender = archive(&hub, "lifeboat-repository").appender("one").unwrap();
     let until_ms = Timestamp::now().as_millisecond().try_into().ok().map(|now: u64| now + 1000);
-    appender.append(&Piece { first: 110, last: 120, from_ms: None, until_ms, name: None, bytes: b"x" }).unwrap();
+    appender
+        .append(&Piece { first: 110, last: 120, from_ms: None, until_ms, name: None, bytes: b"x" })
+        .unwrap();
     let told = hub.place.run(&["status"]);
     assert!(told.ends_with("exit code 1"), "{told}");
     assert!(told.contains("BROKEN") && told.contains("a gap from 0x5a to 0x64"), "{told}");

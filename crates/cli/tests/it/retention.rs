@@ -16,7 +16,12 @@ pub fn open(hub: &Hub, location: &str) -> Repository {
 
 /// Makes of the component's newest point another one as it would have been at that time: the same data, an older (or
 /// later) date. `change` may change its record.
-pub fn point_at(hub: &Hub, component: &str, instant: Timestamp, change: impl Fn(&mut serde_json::Value)) -> Id {
+pub fn point_at(
+    hub: &Hub,
+    component: &str,
+    instant: Timestamp,
+    change: impl Fn(&mut serde_json::Value),
+) -> Id {
     let repository = open(hub, "lifeboat-repository");
     let records = repository.sidecar_list("points").unwrap().into_iter().map(|(name, _)| {
         let bytes = repository.sidecar_read(&name).unwrap().unwrap();
