@@ -7,6 +7,7 @@
 //! | [`protect`] | backing up by the plan; restore tests |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
+//! | [`ship`] | logs into the repository as they are written |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
@@ -40,6 +41,7 @@ pub mod report;
 pub mod resolve;
 pub mod retain;
 pub mod runs;
+pub mod ship;
 pub mod site;
 pub mod status;
 pub mod survey;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Tally};
+use super::{Cancel, LogBase, Tally};
 use crate::Result;
 use crate::facts::Facts;
 
@@ -67,6 +67,9 @@ pub struct PointFacts {
     /// Equal to the token of the next capture if nothing has changed in between. `None` when that cannot be
     /// told.
     pub token: Option<String>,
+    /// Where it stands in the component's log; `None` where nothing can be replayed on it.
+    #[serde(default)]
+    pub log: Option<LogBase>,
 }
 
 /// One file or tree of the snapshot.
@@ -170,6 +173,7 @@ impl PointFacts {
             roots: Vec::new(),
             identity: None,
             token: None,
+            log: None,
         }
     }
 }

@@ -10,15 +10,17 @@
 //! # On the way back
 //! [`Component::parts`] says what to restore where. The caller has each part restored to
 //! `beside`, on the file system of its target; [`Component::prepare`] has said before whether the target may
-//! be replaced at all; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
+//! be replaced at all; [`Log::replay`] brings it to a later instant; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
 //! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.
 
 mod capture;
 pub mod command;
 mod env_files;
 pub mod files;
+mod follow;
 pub(crate) mod glob;
 mod holders;
+mod log;
 mod options;
 mod proof;
 mod restore;
@@ -37,7 +39,9 @@ pub use capture::{
     Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, PointFacts, Problem,
     StreamMeta,
 };
+pub use follow::Follow;
 pub use holders::{Holder, Holders};
+pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
 pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, SqliteOptions};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
@@ -95,6 +99,11 @@ pub trait Component: Send + Sync {
     /// Looks at `beside` only and changes nothing there. Fails when it cannot look at all; damage is an
     /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
+
+    /// The log by which a point is brought further, where the engine has one.
+    fn log(&self) -> Option<&dyn Log> {
+        None
+    }
 
     /// Does what is to be done once the parts are in their places, such as feeding a dump to the command that
     /// loads it. Does it again when called again.
