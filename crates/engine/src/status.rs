@@ -13,7 +13,7 @@ use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind, Record};
 use crate::site::Site;
 use crate::units::duration;
-use crate::{Error, Result, copies};
+use crate::{Error, Result, copies, log};
 
 /// A drill that the plan does not schedule is overdue after this.
 const DRILL_EVERY: Duration = Duration::from_secs(30 * 86_400);
@@ -62,7 +62,7 @@ pub struct ComponentReadiness {
     pub protection: Protection,
     /// Why not, if not.
     pub why: Option<String>,
-    /// The moment of its newest point that counts.
+    /// The newest moment to which it can be brought: of a point that counts, or of its log.
     pub newest: Option<Timestamp>,
     /// How old that is, in seconds.
     pub age_seconds: Option<f64>,
@@ -179,7 +179,10 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .plan
         .components
         .iter()
-        .map(|(name, declared)| component(name, declared, &catalogue, &records, now))
+        .map(|(name, declared)| {
+            let until = log::newest(&site.repository, &catalogue, name);
+            component(name, declared, &catalogue, until, &records, now)
+        })
         .collect();
     let scenarios = site
         .plan
@@ -244,11 +247,16 @@ fn component(
     name: &str,
     declared: &plan::Component,
     catalogue: &Catalogue,
+    until: Result<Option<Timestamp>>,
     records: &[Record],
     now: Timestamp,
 ) -> ComponentReadiness {
     let newest = catalogue.newest(name);
-    let age = newest.and_then(|point| Duration::try_from(now.duration_since(point.instant())).ok());
+    let (until, interrupted) = match until {
+        Ok(until) => (until, None),
+        Err(error) => (newest.map(Point::instant), Some(error.to_string())),
+    };
+    let age = until.and_then(|until| Duration::try_from(now.duration_since(until)).ok());
     let last = records
         .iter()
         .rev()
@@ -259,10 +267,11 @@ fn component(
         (_, Some(Some(why)), _) => (Protection::Broken, Some(format!("the last backup failed: {why}"))),
         (_, _, Some(_)) => (Protection::Broken, Some("the last backup is implausible".to_owned())),
         (None, ..) => (Protection::Unprotected, Some("it was never backed up".to_owned())),
+        (Some(_), ..) if interrupted.is_some() => (Protection::Broken, interrupted),
         (Some(_), ..) => match (age, declared.rpo) {
             (Some(age), Some(rpo)) if age > rpo => {
                 let why = format!(
-                    "the newest point is {} old, at most {} may be lost",
+                    "the newest that comes back is {} old, at most {} may be lost",
                     duration(age),
                     duration(rpo)
                 );
@@ -275,7 +284,7 @@ fn component(
         component: name.to_owned(),
         protection,
         why,
-        newest: newest.map(Point::instant),
+        newest: until,
         age_seconds: age.map(|age| age.as_secs_f64()),
         rpo_seconds: declared.rpo.map(|rpo| rpo.as_secs_f64()),
         points: catalogue.of(name).filter(|point| point.counts()).count(),

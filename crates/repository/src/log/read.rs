@@ -123,14 +123,14 @@ impl Archive {
     }
 }
 
-/// Gives the needed parts of a log in order; see [`Archive::replay`].
+/// Gives the needed parts of a log in order, each with its lineage; see [`Archive::replay`].
 ///
 /// Dropping it ends its threads, each after the segment that it reads.
 #[derive(Debug)]
 pub struct Replay {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    ready: VecDeque<Content>,
+    ready: VecDeque<(String, Content)>,
     /// The chain's value behind what was given last.
     link: Option<Link>,
 }
@@ -227,14 +227,14 @@ impl Replay {
                 return Err(Error::damaged(&object, "it does not continue the segment before"));
             }
             self.link = Some(link);
-            self.ready.push_back(content);
+            self.ready.push_back((step.lineage.clone(), content));
         }
         Ok(())
     }
 }
 
 impl Iterator for Replay {
-    type Item = Result<Content>;
+    type Item = Result<(String, Content)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() {

@@ -43,7 +43,8 @@ pub fn spans(archive: &Archive, bases: &[Base]) -> Vec<(u64, u64)> {
 /// Reads from a base to a target and gives what was read in one.
 pub fn replay(archive: &Archive, bases: &[Base], lineage: &str, target: Target) -> Vec<u8> {
     let needed = archive.catalogue().unwrap().needed(bases, lineage, target).unwrap();
-    let contents: Result<Vec<Content>, Error> = archive.replay(&needed, ReadAhead::default()).collect();
+    let contents = archive.replay(&needed, ReadAhead::default()).map(|read| read.map(|(_, content)| content));
+    let contents: Result<Vec<Content>, Error> = contents.collect();
     contents.unwrap().iter().flat_map(|content| content.bytes.to_vec()).collect()
 }
 
@@ -194,7 +195,7 @@ fn damage_is_named_and_never_read() {
         let needed =
             archive.catalogue().unwrap().needed(&[base(LINEAGE, 0, 0)], LINEAGE, Target::End).unwrap();
         let mut replay = archive.replay(&needed, ReadAhead::default());
-        assert_eq!(replay.next().unwrap().unwrap().part.first, 0);
+        assert_eq!(replay.next().unwrap().unwrap().1.part.first, 0);
         let error = replay.next().unwrap().unwrap_err();
         assert!(error.to_string().contains(own[1].as_str()), "{error}");
         assert_eq!(matches!(error, Error::WrongName { .. }), is_moved, "{error}");
@@ -289,7 +290,7 @@ fn compaction_changes_nothing_but_the_number_of_objects() {
     assert_eq!((report.created, report.removed, keys(&memory).len()), (1, 20, 1));
     // What a reader found before is still read, from what it has become.
     let contents: Result<Vec<_>, _> = archive.replay(&old, ReadAhead::default()).collect();
-    let read: Vec<u8> = contents.unwrap().iter().flat_map(|content| content.bytes.to_vec()).collect();
+    let read: Vec<u8> = contents.unwrap().iter().flat_map(|(_, content)| content.bytes.to_vec()).collect();
     assert!(read == bytes_of(3, 17));
     assert!(replay(&archive, &bases, LINEAGE, Target::Position(17)) == bytes_of(3, 17));
     // The writer goes on, and knows again what it wrote; so does the next.
