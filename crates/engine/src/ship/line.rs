@@ -154,14 +154,19 @@ impl<'a> Line<'a> {
         let (done, answers) = channel();
         let keeper = Keeper::of(self, &lineage);
         let sender = Archiver { watch: self.watch, name: self.name.clone(), appender, site: self.site };
+        let (sending, is_over) = (&sender, &over);
         std::thread::scope(|scope| {
-            scope.spawn(|| sender.run(&for_archive, &done, &over));
+            scope.spawn(move || sending.run(&for_archive, &done, is_over));
             scope.spawn(|| keeper.run(&over));
             let ended = self.look(&mut *follower, &jobs, &answers);
             over.store(true, Ordering::Relaxed);
             drop(jobs);
             ended
-        })
+        })?;
+        if self.shipped.missing.is_none() && !keeper.is_based(Duration::MAX)? {
+            self.shipped.missing = Some("no base was made yet, without which its log cannot be replayed".to_owned());
+        }
+        Ok(())
     }
 
     /// The last piece of the newest lineage that is archived.

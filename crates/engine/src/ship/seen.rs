@@ -53,7 +53,7 @@ impl Seen {
         let listed = repository.sidecar_list(&directory(component))?;
         let Some((name, _)) = listed.last() else { return Ok(None) };
         let Some(bytes) = repository.sidecar_read(name)? else { return Ok(None) };
-        let seen: Self = serde_json::from_slice(&bytes).map_err(|error| Error::damaged(name.clone(), error))?;
+        let seen: Self = serde_json::from_slice(&bytes).map_err(|error| Error::damaged(name, error))?;
         Ok((seen.version <= VERSION).then_some(seen))
     }
 }

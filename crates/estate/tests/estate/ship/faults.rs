@@ -119,9 +119,10 @@ fn shipping_that_is_killed_goes_on_where_it_was() {
     let mut writer = Shell::open(&path);
     writer.run(".timeout 10000\npragma wal_autocheckpoint = 0;");
     let mut written = 21;
-    for round in 0..12_u64 {
+    // Less than what makes it begin the log anew: that is proven elsewhere.
+    for round in 0..10_u64 {
         let mut child = start(&directory);
-        for _ in 0..10 + round * 3 % 17 {
+        for _ in 0..3 + round * 3 % 7 {
             writer.run(INSERT);
             written += 20;
         }
@@ -132,7 +133,7 @@ fn shipping_that_is_killed_goes_on_where_it_was() {
         written += 20;
     }
     shipping.archive = kept(&directory);
-    assert!(shipping.archive.len() > 6, "it got somewhere before it was killed");
+    assert!(shipping.archive.len() > 3, "it got somewhere before it was killed");
     assert_eq!(shipping.follow(), None, "nothing is missing");
     let restored = shipping.replay(&base, None);
     assert_eq!(restored.ask("select count(*) from note"), written.to_string());
@@ -166,7 +167,8 @@ fn a_replay_that_is_killed_is_done_again() {
 
 #[test]
 fn a_log_that_is_not_what_it_was_is_never_replayed_silently() {
-    let mut shipping = Shipping::of(NOTES);
+    let filled = format!("{NOTES} insert into note(text) select randomblob(2000) from generate_series(1, 50);");
+    let mut shipping = Shipping::of(&filled);
     let base = shipping.base();
     for _ in 0..4 {
         sqlite3(&shipping.database.path, INSERT);
@@ -199,7 +201,7 @@ fn a_log_that_is_not_what_it_was_is_never_replayed_silently() {
     assert!(refused(&swapped).contains("its log"));
 
     // A base that is not the one that it says: the database's checksum tells.
-    let other = Shipping::of(&format!("{NOTES} create table more(a); insert into more values(1);"));
+    let other = Shipping::of(&filled);
     let mut foreign = other.base();
     foreign.point.log.clone_from(&base.point.log);
     let directory = tempfile::tempdir().unwrap();
