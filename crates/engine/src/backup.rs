@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,7 +19,7 @@ use repository::backup::{
     StreamAttributes,
 };
 use repository::format::{Node, NodeKind};
-use repository::{BlobReader, Context, Descend, Id, Index, Met, Patterns, Repository, walk_in_order};
+use repository::{BlobReader, Context, Descend, Id, Met, Patterns, find_entry, walk_in_order};
 use runbook::{Performed, Proven};
 use serde_json::json;
 
@@ -192,6 +192,7 @@ fn store(
         tags: vec![format!("component:{}", backup.component), format!("run:{run}")],
         program_version: performer.site.program.clone(),
         dry_run: backup.rehearsal,
+        known: performer.known_index(),
         ..BackupOptions::default()
     };
     let members = members.into_iter().map(member).collect();
@@ -222,13 +223,17 @@ fn store(
         .iter()
         .map(|problem| format!("{}: {}", problem.path.display(), problem.error))
         .collect();
-    let unchanged = previous.is_some_and(|previous| previous.tree == report.snapshot.snapshot.tree);
-    let tally = if unchanged || backup.rehearsal {
-        None
-    } else {
-        Some(tally(&performer.repository, report.snapshot.snapshot.tree, &point.roots, context)?)
-    };
-    let finished = finish.finish(tally.as_ref()).map_err(Error::component(&backup.component))?;
+    let (mut unchanged, mut counted) = (false, None);
+    if !backup.rehearsal {
+        let index = performer.index(context)?;
+        let reader = BlobReader::new(&performer.repository, &index);
+        let tree = report.snapshot.snapshot.tree;
+        unchanged = previous.is_some_and(|previous| is_unchanged(&reader, previous, tree, &point.roots));
+        if !unchanged {
+            counted = Some(tally(&reader, tree, &point.roots, context)?);
+        }
+    }
+    let finished = finish.finish(counted.as_ref()).map_err(Error::component(&backup.component))?;
     point.complete(&finished);
     if unchanged && let Some(previous) = previous {
         point.bytes = point.bytes.or(previous.recorded.bytes);
@@ -268,19 +273,23 @@ fn member(member: estate::component::Member) -> Member<'static> {
     Member { path: member.path_in_snapshot, content }
 }
 
+/// Whether the tree holds at the roots that are restored what the previous point holds there, attributes and all. What
+/// lies beside them on the way, such as the time of a directory above, makes another tree and no change.
+fn is_unchanged(reader: &BlobReader<'_>, previous: &Point, tree: Id, roots: &[PathBuf]) -> bool {
+    // What cannot be found or read counts as changed; counting it says what is wrong.
+    let is_same = |root: &PathBuf| match find_entry(reader, previous.tree, root) {
+        Ok(before) => find_entry(reader, tree, root).is_ok_and(|now| now == before),
+        Err(_) => false,
+    };
+    previous.tree == tree || (previous.recorded.roots == roots && roots.iter().all(is_same))
+}
+
 /// Counts what the tree holds at the roots that are restored.
-fn tally(
-    repository: &Repository,
-    tree: Id,
-    roots: &[std::path::PathBuf],
-    context: Context<'_>,
-) -> Result<Tally> {
-    let index = Index::load(repository, context)?;
-    let reader = BlobReader::new(repository, &index);
+fn tally(reader: &BlobReader<'_>, tree: Id, roots: &[PathBuf], context: Context<'_>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut unreadable = None;
     let mut on_the_way = BTreeMap::new();
-    walk_in_order(&reader, &tree, context, &mut |path, met| {
+    walk_in_order(reader, &tree, context, &mut |path, met| {
         let node = match met {
             Met::Node(node) => node,
             other => {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use repository::copy::{CopyOptions, CopyReport, copy};
-use repository::{Context, LockOptions, Repository, SnapshotFilter};
+use repository::{Context, Repository, SnapshotFilter};
 use serde::{Deserialize, Serialize};
 
 use crate::point::{Catalogue, Point};
@@ -25,8 +25,6 @@ use crate::site::Site;
 use crate::units::duration;
 use crate::{Error, Result};
 
-/// How long others who have locked either repository are waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// What is copied beside the points: what proofs, reports and `status` are made of.
 const BESIDE: [&str; 3] = ["runs", "proofs", "plans"];
 
@@ -94,7 +92,7 @@ pub fn update(
     let tags = component.map(|name| vec![format!("component:{name}")]);
     let options = CopyOptions {
         filter: SnapshotFilter { tags: tags.into_iter().collect(), ..SnapshotFilter::default() },
-        lock: LockOptions { wait: LOCK_WAIT, ..LockOptions::default() },
+        lock: site.lock_options(),
         ..CopyOptions::default()
     };
     let report = copy(&site.repository, target, &options, context)?;

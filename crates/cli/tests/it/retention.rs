@@ -321,3 +321,18 @@ fn facts_of_a_command_are_measured_and_compared() {
     let said = hub.exits(&["backup", "ledger"], 1);
     assert!(said.contains("`lines` fell from 3 to 1"), "{said}");
 }
+
+#[test]
+fn what_lies_beside_a_component_is_no_change_of_it() {
+    let hub = Hub::new();
+    hub.exits(&["backup", "config"], 0);
+    // The directory above gets another time, and so another node in the snapshot.
+    std::fs::write(hub.place.path("beside"), "new").unwrap();
+    let said = hub.exits(&["backup", "config"], 0);
+    assert!(said.contains("back up config: unchanged"), "{said}");
+    let file = hub.place.path("frontend/nginx.conf");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "# changed\n").unwrap();
+    let said = hub.exits(&["backup", "config"], 0);
+    assert!(!said.contains("unchanged"), "{said}");
+}

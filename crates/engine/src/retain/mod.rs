@@ -21,11 +21,10 @@
 mod decide;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use repository::prune::{PruneOptions, PruneSummary, plan_prune};
-use repository::{Context, FileKind, Lock, LockOptions, Repository};
+use repository::{Context, FileKind, Lock, Repository};
 use runbook::Outcome;
 use serde::Serialize;
 
@@ -38,8 +37,6 @@ use crate::{Error, Result};
 
 /// How far clocks may be apart before a point counts as dated in the future; as for snapshots.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(10);
-/// How long others who have locked the repository are waited for; tests wait for nobody.
-const LOCK_WAIT: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });
 /// How often a backup prunes what was forgotten: seldom, because it looks at every tree.
 const PRUNE_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Marks of prunes in the repository; each says when by its name.
@@ -249,7 +246,7 @@ pub fn carry_out(site: &Site, shown: &Retention, context: Context<'_>) -> Result
         forgotten.kept = shown.components.iter().map(|component| component.keep.len()).sum();
         return Ok(forgotten);
     }
-    let lock = Lock::exclusive(repository, lock_options())?;
+    let lock = Lock::exclusive(repository, site.lock_options())?;
     let now = plan(site, &names)?;
     let mut remove: Vec<&Point> =
         now.remove().filter(|point| was_shown.contains(&point.identity())).collect();
@@ -273,10 +270,6 @@ fn remove_point(repository: &Repository, point: &Point) -> Result<()> {
     Ok(())
 }
 
-fn lock_options() -> LockOptions {
-    LockOptions { wait: LOCK_WAIT, ..LockOptions::default() }
-}
-
 /// Whether the last prune of this repository is a week ago; of one that was never pruned, its oldest point.
 ///
 /// Without this, what is forgotten would never leave the store.
@@ -291,7 +284,7 @@ pub fn prune_is_due(site: &Site) -> Result<bool> {
 /// Prunes with the usual limits and in two phases, and notes when.
 pub fn prune(site: &Site, context: Context<'_>) -> Result<PruneSummary> {
     let repository = &site.repository;
-    let options = PruneOptions { lock: lock_options(), ..PruneOptions::default() };
+    let options = PruneOptions { lock: site.lock_options(), ..PruneOptions::default() };
     let report = plan_prune(repository, &options, context)?.execute(context)?;
     let before = prunes(repository)?;
     let name = format!("{PRUNES}/prune-{}", site.now().strftime("%Y%m%dt%H%M%S"));

@@ -11,7 +11,7 @@ use plan::{Lookup, Plan, Reference};
 use repository::crypto::ScryptCost;
 use repository::format::Chunking;
 use repository::keys::Author;
-use repository::{Clock, Id, InitOptions};
+use repository::{Clock, Id, InitOptions, LockOptions};
 use serde_json::json;
 use store::{Fault, Memory, Store};
 
@@ -62,6 +62,7 @@ fn site(store: Arc<dyn Store>, base: &Path) -> Site {
         host: "shop-1".into(),
         program: "lifeboat 0.3.0".into(),
         twin_init: place::Init::this_program(["twin-init"]),
+        lock_wait: std::time::Duration::ZERO,
     }
 }
 

@@ -104,6 +104,8 @@ pub struct BackupOptions {
     pub writer: WriterOptions,
     /// How the lock is taken.
     pub lock: LockOptions,
+    /// An index of this repository that was loaded before; only what is new since is read.
+    pub known: Option<Arc<Index>>,
 }
 
 /// An entry of the sources that is not in the snapshot as it should be.
@@ -188,7 +190,7 @@ fn backup_locked(
     // Snapshots before the index: what a snapshot needs is indexed before it appears.
     let parent = find_parent(repository, options.parent, &host, &paths)?;
     let checkpoints = checkpoint::find(repository, options.parent, &host, &paths)?;
-    let index = Arc::new(Index::load(repository, context)?);
+    let index = Index::load_since(options.known.as_ref(), repository, context)?;
     let before = parent.as_ref().map(|parent| parent.snapshot.tree);
     let mut parents: Vec<Id> = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tree).collect();
     parents.extend(before);
