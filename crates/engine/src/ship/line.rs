@@ -207,6 +207,7 @@ impl<'a> Line<'a> {
             }
             let is_due = waits_since.is_some_and(|since| since.elapsed() >= SEND_AFTER)
                 || follower.behind_bytes() >= SEND_BYTES
+                || follower.is_urgent()
                 || is_stopping;
             if is_due && !in_flight && let Some(piece) = follower.piece().map_err(failed)? {
                 let bytes = piece.bytes.len() as u64;

@@ -536,6 +536,11 @@ impl Follow for Follower {
         behind * frame_bytes(self.page_bytes) as u64
     }
 
+    fn is_urgent(&self) -> bool {
+        // Nothing of this filling of the log is archived, by which it could be recognised.
+        self.acknowledged <= self.offset
+    }
+
     fn seen(&self) -> (u64, Timestamp) {
         (self.position_seen(), Timestamp::from_microsecond(self.looked_us).unwrap_or_default())
     }
