@@ -1,7 +1,8 @@
 //! The plan's copies: further repositories that get every recovery point, and from which one can recover.
 //!
 //! # Order of writes
-//! Data, index, snapshots, then the records that make them points ([`repository::copy`]); journals and ends of runs after
+//! Archived logs ([`repository::log`]), so that no point comes without the log that it needs; data, index, snapshots, then
+//! the records that make them points ([`repository::copy`]); what was logged meanwhile; journals and ends of runs after
 //! them. A copy is a whole repository with a key of its own at every moment; what a crash or an outage left out, the
 //! next copy brings.
 //!
@@ -9,7 +10,7 @@
 //! How new each copy was when it was last seen lies in the state directory, so that a copy that cannot be reached can
 //! still be said to be so and so old. It is a note for messages and decides nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use repository::copy::{CopyOptions, CopyReport, copy};
+use repository::log::{self, Archive};
 use repository::{Context, Repository, SnapshotFilter};
 use serde::{Deserialize, Serialize};
 
@@ -95,9 +97,35 @@ pub fn update(
         lock: site.lock_options(),
         ..CopyOptions::default()
     };
+    carry_logs(&site.repository, target, component, context)?;
     let report = copy(&site.repository, target, &options, context)?;
+    carry_logs(&site.repository, target, component, context)?;
     carry_beside(&site.repository, target)?;
     Ok(report)
+}
+
+/// Copies the archived logs of one component or of all; those of the others also when one cannot be read.
+fn carry_logs(
+    source: &Repository,
+    target: &Repository,
+    component: Option<&str>,
+    context: Context<'_>,
+) -> Result<()> {
+    let components = match component {
+        Some(component) => BTreeSet::from([component.to_owned()]),
+        None => log::components(source)?,
+    };
+    let mut failures = Vec::new();
+    for component in &components {
+        let carried = Archive::new(source, component)
+            .and_then(|from| from.copy_to(&Archive::new(target, component)?, context));
+        match carried {
+            Ok(_) => {}
+            Err(log::Error::Repository(error)) => return Err(error.into()),
+            Err(error) => failures.push(format!("the log of {component}: {error}")),
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Error::Failed(failures.join("; "))) }
 }
 
 /// Copies the records that belong to no snapshot; those that are there are never changed.

@@ -17,7 +17,6 @@ use repository::log::{Archive, Base, Catalogue as LogCatalogue, NotRestorable, R
 use serde::{Deserialize, Serialize};
 
 use crate::point::{Catalogue, Point};
-use crate::ship::seen::Seen;
 use crate::work::Restored;
 use crate::{Error, Result};
 
@@ -181,28 +180,6 @@ fn archived_until(archived: &LogCatalogue, lineage: &str, at: Option<Timestamp>)
     let first = segments.iter().find_map(repository::log::Segment::until_ms).and_then(instant)?;
     let last = segments.iter().filter_map(repository::log::Segment::until_ms).max().and_then(instant)?;
     at.is_none_or(|at| first <= at).then_some(last)
-}
-
-/// The newest moment to which a component can be brought: that of a point, of the last commit that is archived, or of the
-/// last look at its source that found nothing more.
-pub(crate) fn newest(
-    repository: &Repository,
-    catalogue: &Catalogue,
-    component: &str,
-) -> Result<Option<Timestamp>> {
-    if logged(catalogue, component).next().is_none() {
-        return Ok(catalogue.newest(component).map(Point::instant));
-    }
-    let choice = choose(repository, catalogue, component, None)?;
-    let instant = choice.instant();
-    let stands = match (&choice.further, &choice.point.recorded.log) {
-        (Some(further), _) => Some((&further.lineage, further.to)),
-        (None, Some(base)) => Some((&base.lineage, base.consistent_at)),
-        (None, None) => None,
-    };
-    let seen = Seen::newest(repository, component)?;
-    let is_current = |seen: &Seen| stands == Some((&seen.lineage, seen.position));
-    Ok(Some(seen.filter(is_current).map_or(instant, |seen| seen.instant.max(instant))))
 }
 
 /// What is needed to reach `at` in `lineage`, and the gap that hides what comes after, if there is one.

@@ -13,6 +13,7 @@ mod help;
 mod hub;
 mod init;
 mod json;
+mod logs;
 mod open;
 mod resume;
 mod retention;

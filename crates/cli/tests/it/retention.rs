@@ -9,14 +9,19 @@ use repository::{Clock, FileKind, Id, Repository};
 use crate::hub::{AGENTS, Hub};
 
 /// The hub's repository, or a copy of it, opened as a library.
-fn open(hub: &Hub, location: &str) -> Repository {
+pub fn open(hub: &Hub, location: &str) -> Repository {
     let store = store::Local::open(hub.place.path(location)).unwrap();
     Repository::open(Arc::new(store), b"secret", Clock::system()).unwrap()
 }
 
 /// Makes of the component's newest point another one as it would have been at that time: the same data, an older (or
 /// later) date. `change` may change its record.
-fn point_at(hub: &Hub, component: &str, instant: Timestamp, change: impl Fn(&mut serde_json::Value)) -> Id {
+pub fn point_at(
+    hub: &Hub,
+    component: &str,
+    instant: Timestamp,
+    change: impl Fn(&mut serde_json::Value),
+) -> Id {
     let repository = open(hub, "lifeboat-repository");
     let records = repository.sidecar_list("points").unwrap().into_iter().map(|(name, _)| {
         let bytes = repository.sidecar_read(&name).unwrap().unwrap();
@@ -63,7 +68,7 @@ fn with_copy(plan: &str) -> String {
 }
 
 /// A hub with a copy that is made and filled.
-fn copied() -> Hub {
+pub fn copied() -> Hub {
     let hub = Hub::with_plan(|plan| with_copy(&plan));
     hub.place.write(".second-password", b"another secret\n");
     hub.start();

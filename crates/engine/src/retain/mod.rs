@@ -16,9 +16,10 @@
 //! 2. Its record.
 //!
 //! The other way round, a crash would leave a snapshot without a record, and nobody could tell it from a backup whose
-//! record is still to come. Data goes with a prune, a week's at once and in two phases.
+//! record is still to come. Data and archived logs go with a prune, a week's at once and in two phases.
 
 mod decide;
+mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,9 @@ use runbook::Outcome;
 use serde::Serialize;
 
 pub use decide::{Candidate, Why, decide};
+pub use logs::PrunedLogs;
+#[cfg(test)]
+pub(crate) use logs::prune_logs_with;
 
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind};
@@ -281,18 +285,28 @@ pub fn prune_is_due(site: &Site) -> Result<bool> {
     Ok(last.is_some_and(|last| site.now().duration_since(last) >= PRUNE_EVERY))
 }
 
-/// Prunes with the usual limits and in two phases, and notes when.
-pub fn prune(site: &Site, context: Context<'_>) -> Result<PruneSummary> {
+/// What a prune did.
+#[derive(Debug, Clone, Default)]
+pub struct Pruned {
+    /// With data.
+    pub data: PruneSummary,
+    /// With archived logs.
+    pub logs: PrunedLogs,
+}
+
+/// Prunes data and logs with the usual limits and in two phases, and notes when.
+pub fn prune(site: &Site, context: Context<'_>) -> Result<Pruned> {
     let repository = &site.repository;
     let options = PruneOptions { lock: site.lock_options(), ..PruneOptions::default() };
     let report = plan_prune(repository, &options, context)?.execute(context)?;
+    let logs = logs::prune_logs(site, context)?;
     let before = prunes(repository)?;
     let name = format!("{PRUNES}/prune-{}", site.now().strftime("%Y%m%dt%H%M%S"));
     repository.sidecar_create(&name, b"")?;
     for (old, _) in before.iter().filter(|(old, _)| *old != name) {
         repository.sidecar_remove(old)?;
     }
-    Ok(report.summary)
+    Ok(Pruned { data: report.summary, logs })
 }
 
 /// The marks of prunes, the newest last.
@@ -307,4 +321,4 @@ fn prunes(repository: &Repository) -> Result<Vec<(String, Timestamp)>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use estate::component::PointFacts;
+use estate::component::{LogBase, PointFacts};
 use estate::facts::Facts;
 use estate::floor::{Plausibility, Reason as Doubt};
 use plan::{Lookup, Plan, Reference};
@@ -37,7 +37,7 @@ impl Lookup for Nothing {
 }
 
 /// A shop whose repository lies in `store`.
-fn site(store: Arc<dyn Store>, base: &Path) -> Site {
+pub(crate) fn site(store: Arc<dyn Store>, base: &Path) -> Site {
     let options = InitOptions {
         chunking: Chunking::Gear,
         polynomial: None,
@@ -72,6 +72,17 @@ fn ago(hours: i64) -> Timestamp {
 
 /// Makes a point as it was so many hours ago.
 fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> Point {
+    point_with(site, component, instant, counts, None)
+}
+
+/// Makes a point that stands somewhere in a log.
+pub(crate) fn point_with(
+    site: &Site,
+    component: &str,
+    instant: Timestamp,
+    counts: bool,
+    log: Option<LogBase>,
+) -> Point {
     let tree = Id::random();
     let snapshot =
         json!({ "time": instant.to_string(), "tree": tree, "paths": ["/x"], "hostname": "shop-1" });
@@ -86,7 +97,7 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         roots: Vec::new(),
         identity: None,
         token: None,
-        log: None,
+        log,
     };
     let point = Point {
         version: Point::VERSION,
