@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     backup, copy, demo, diagnose, drill, forget, init, order, points, recover, report, repository, restore,
-    rollback, runbook, status, validate, verify,
+    rollback, runbook, serve, status, validate, verify,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
@@ -79,6 +79,7 @@ pub enum Command {
     Order(order::Args),
     Rollback(rollback::RollbackArgs),
     Commit(rollback::CommitArgs),
+    Serve(serve::Args),
     Status(status::Args),
     Report(report::Args),
     Runbook(runbook::Args),
@@ -106,6 +107,7 @@ impl Command {
             Self::Order(_) => "order",
             Self::Rollback(_) => "rollback",
             Self::Commit(_) => "commit",
+            Self::Serve(_) => "serve",
             Self::Status(_) => "status",
             Self::Report(_) => "report",
             Self::Runbook(_) => "runbook",
@@ -132,6 +134,7 @@ impl Command {
             Self::Order(args) => order::run(&args, ui),
             Self::Rollback(args) => rollback::roll_back(&args, ui),
             Self::Commit(args) => rollback::commit_run(&args, ui),
+            Self::Serve(args) => serve::run(&args, ui),
             Self::Status(args) => status::run(&args, ui),
             Self::Report(args) => report::run(&args, ui),
             Self::Runbook(args) => runbook::run(&args, ui),

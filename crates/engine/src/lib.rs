@@ -8,6 +8,7 @@
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`log`] | points and logs together: the way to any instant |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
+//! | [`ship`] | logs into the repository as they are written |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
@@ -43,6 +44,7 @@ pub mod report;
 pub mod resolve;
 pub mod retain;
 pub mod runs;
+pub mod ship;
 pub mod site;
 pub mod status;
 pub mod survey;

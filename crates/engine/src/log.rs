@@ -125,10 +125,14 @@ fn along_the_log<'a>(
     lineages.sort_unstable();
     lineages.dedup();
     let (mut best, mut in_the_way): (Option<Choice<'a>>, Option<(Timestamp, String)>) = (None, None);
+    let mut out_of_reach: Vec<(Timestamp, NotRestorable)> = Vec::new();
     for lineage in lineages {
         let (needed, gap) = match reach(archived, &bases, lineage, at) {
             Ok(reached) => reached,
-            Err(_) => continue,
+            Err(why) => {
+                out_of_reach.extend(archived_until(archived, lineage, at).map(|until| (until, why)));
+                continue;
+            }
         };
         let point = points[needed.base];
         let further =
@@ -146,6 +150,13 @@ fn along_the_log<'a>(
             best = Some(choice);
         }
     }
+    // What was archived behind an interruption and has no base yet is newer than what can be had.
+    if let Some(best) = &best
+        && let Some((until, why)) = out_of_reach.into_iter().max_by_key(|(until, _)| *until)
+        && until > best.instant()
+    {
+        in_the_way = Some((best.instant(), format!("{why}, which goes up to {until}")));
+    }
     if let Some((before, why)) = in_the_way {
         // Without an instant the latest is wanted, and it lies behind the gap; so does an instant behind its beginning.
         if at.is_none_or(|at| at > before) {
@@ -161,6 +172,14 @@ fn along_the_log<'a>(
         }
     }
     Ok(best)
+}
+
+/// The latest instant that is archived in a lineage which begins before `at`.
+fn archived_until(archived: &LogCatalogue, lineage: &str, at: Option<Timestamp>) -> Option<Timestamp> {
+    let segments = &archived.get(lineage)?.segments;
+    let first = segments.iter().find_map(repository::log::Segment::until_ms).and_then(instant)?;
+    let last = segments.iter().filter_map(repository::log::Segment::until_ms).max().and_then(instant)?;
+    at.is_none_or(|at| first <= at).then_some(last)
 }
 
 /// What is needed to reach `at` in `lineage`, and the gap that hides what comes after, if there is one.
@@ -277,12 +296,14 @@ pub(crate) fn recorded_after(restored: &Restored) -> Cow<'_, PointFacts> {
         Some(_) => Cow::Owned(PointFacts {
             facts: Facts::default(),
             queries: BTreeMap::new(),
+            bytes: None,
             ..restored.recorded.clone()
         }),
     }
 }
 
-fn piece((lineage, content): (String, repository::log::Content)) -> LogPiece {
+/// A piece of the archive as drivers know it.
+pub(crate) fn piece((lineage, content): (String, repository::log::Content)) -> LogPiece {
     let part = content.part;
     LogPiece {
         lineage,

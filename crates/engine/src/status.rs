@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::copies::CopySite;
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind, Record};
+use crate::ship::seen::Seen;
 use crate::site::Site;
 use crate::timeline::{Timeline, timeline};
 use crate::units::duration;
@@ -185,7 +186,8 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .iter()
         .map(|(name, declared)| {
             let log = timeline(&site.repository, &catalogue, name)?;
-            Ok(component(name, declared, &catalogue, &records, log, now))
+            let looked = log.as_ref().map(|log| looked(site, log)).transpose()?.flatten();
+            Ok(component(name, declared, &catalogue, &records, (log, looked), now))
         })
         .collect::<Result<_>>()?;
     let scenarios = site
@@ -247,16 +249,26 @@ fn open(site: &Site) -> Result<Vec<String>> {
     Ok(open)
 }
 
+/// The last look at a live source that found nothing more than what is archived and can be had: the log of an idle
+/// component is not an old one.
+fn looked(site: &Site, log: &Timeline) -> Result<Option<Timestamp>> {
+    let seen = Seen::newest(&site.repository, &log.component)?;
+    let is_current = |seen: &Seen| {
+        log.stretches.iter().any(|stretch| stretch.lineage == seen.lineage && stretch.last == seen.position)
+    };
+    Ok(seen.filter(is_current).map(|seen| seen.instant))
+}
+
 fn component(
     name: &str,
     declared: &plan::Component,
     catalogue: &Catalogue,
     records: &[Record],
-    log: Option<Timeline>,
+    (log, looked): (Option<Timeline>, Option<Timestamp>),
     now: Timestamp,
 ) -> ComponentReadiness {
     let newest = catalogue.newest(name);
-    let reached = newest.map(Point::instant).max(log.as_ref().and_then(Timeline::end));
+    let reached = newest.map(Point::instant).max(log.as_ref().and_then(Timeline::end)).max(looked);
     let age = reached.and_then(|newest| Duration::try_from(now.duration_since(newest)).ok());
     let last = records
         .iter()

@@ -16,6 +16,7 @@ pub mod restore;
 pub mod rollback;
 pub mod run;
 pub mod runbook;
+pub mod serve;
 pub mod status;
 pub mod twin_init;
 pub mod validate;

@@ -20,6 +20,7 @@ mod retention;
 mod s3;
 mod sabotage;
 mod scenarios;
+mod shipping;
 mod shown;
 mod signals;
 mod snapshots;

@@ -8,6 +8,7 @@ mod conformance;
 mod files;
 mod rehearsal;
 mod services;
+mod ship;
 mod sqlite;
 mod sqlite_exports;
 mod sqlite_faults;
