@@ -1,0 +1,112 @@
+//! `global/pg_control`: whose cluster it is, and whether the file is whole.
+//!
+//! Only what has stood at the same place from PostgreSQL 13 to 18 is read. The checksum follows the fields, whose
+//! number differs by version, so that it is looked for.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where in a data directory it lies.
+pub(super) const PATH: &str = "global/pg_control";
+/// How often a file that is being written is read again, and how long between.
+const LOOKS: u32 = 50;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// Between which lengths the fields of all versions end (`ControlFileData` of `pg_control.h`).
+const FIELDS: std::ops::Range<usize> = 200..512;
+
+/// What is known of a cluster by its control file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Control {
+    /// The cluster's own number.
+    pub system: u64,
+    /// The whole file.
+    pub bytes: Vec<u8>,
+}
+
+impl Control {
+    /// Reads the file of a data directory, again and again until its checksum is right: the server may be writing
+    /// it.
+    pub(super) fn read(data: &Path) -> io::Result<Self> {
+        let path = data.join(PATH);
+        for _ in 1..LOOKS {
+            if let Some(control) = Self::parse(fs::read(&path)?) {
+                return Ok(control);
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        let why = "its checksum is wrong: it is damaged, or of another version of PostgreSQL";
+        Self::parse(fs::read(&path)?).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
+    /// Reads the file once; nothing when it is not there or not whole.
+    pub(super) fn read_once(data: &Path) -> Option<Self> {
+        Self::parse(fs::read(data.join(PATH)).ok()?)
+    }
+
+    fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let system = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+        is_whole(&bytes).then_some(Self { system, bytes })
+    }
+}
+
+/// Tells whether the fields are followed by their checksum.
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut crc = Crc::default();
+    for (at, &byte) in bytes.iter().enumerate().take(FIELDS.end) {
+        let found = bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
+        if at % 4 == 0 && FIELDS.contains(&at) && found == Some(crc.value()) {
+            return true;
+        }
+        crc.add(byte);
+    }
+    false
+}
+
+/// CRC-32C (Castagnoli), a bit at a time: it sums up half a kilobyte.
+struct Crc(u32);
+
+impl Default for Crc {
+    fn default() -> Self {
+        Self(!0)
+    }
+}
+
+impl Crc {
+    fn add(&mut self, byte: u8) {
+        self.0 ^= u32::from(byte);
+        for _ in 0..8 {
+            self.0 = if self.0 & 1 == 1 { self.0 >> 1 ^ 0x82f6_3b78 } else { self.0 >> 1 };
+        }
+    }
+
+    fn value(&self) -> u32 {
+        !self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_castagnolis() {
+        // RFC 3720, B.4: 32 bytes of zeros.
+        let mut crc = Crc::default();
+        (0..32).for_each(|_| crc.add(0));
+        assert_eq!(crc.value(), 0x8a91_36aa);
+    }
+
+    #[test]
+    fn a_torn_file_is_told_from_a_whole_one() {
+        let mut bytes = vec![7_u8; 8192];
+        let mut crc = Crc::default();
+        bytes[..288].iter().for_each(|&byte| crc.add(byte));
+        bytes[288..292].copy_from_slice(&crc.value().to_le_bytes());
+        assert!(Control::parse(bytes.clone()).is_some());
+        bytes[100] ^= 1;
+        assert_eq!(Control::parse(bytes), None);
+        assert_eq!(Control::parse(Vec::new()), None);
+    }
+}
