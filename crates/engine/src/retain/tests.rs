@@ -83,6 +83,7 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         bytes: Some(1),
         roots: Vec::new(),
         identity: None,
+        details: BTreeMap::new(),
         token: None,
     };
     let point = Point {
