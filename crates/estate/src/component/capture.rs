@@ -195,6 +195,8 @@ pub struct Finished {
     pub instant: Option<Timestamp>,
     /// More that the driver needs to know of the point.
     pub details: BTreeMap<String, String>,
+    /// Where the point stands in the component's log, where that is known only now.
+    pub log: Option<LogBase>,
     /// What is not as it should be, though the capture counts.
     pub problems: Vec<Problem>,
 }
@@ -226,6 +228,7 @@ impl PointFacts {
         self.bytes = finished.bytes.or(self.bytes);
         self.instant = finished.instant.unwrap_or(self.instant);
         self.details.extend(finished.details.clone());
+        self.log = finished.log.clone().or(self.log.take());
     }
 }
 
