@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::perform::Performer;
 use crate::point::{self, Point};
 use crate::work::Backup;
-use crate::{Error, Result};
+use crate::{Error, Result, log};
 
 /// Makes a recovery point of one component.
 ///
@@ -53,6 +53,9 @@ pub(crate) fn component(
         taken
     })??;
     let Taken { mut point, report, remarks, unchanged } = taken;
+    if let (Some(base), false) = (&point.log, backup.rehearsal) {
+        log::until_archived(&performer.repository, &backup.component, base, cancel)?;
+    }
     if backup.rehearsal {
         let summary = format!("{} could be backed up; nothing was written", backup.component);
         return Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) });
@@ -128,7 +131,7 @@ fn only_empty(reasons: &[estate::floor::Reason]) -> bool {
     reasons.iter().all(|reason| *reason == estate::floor::Reason::Empty)
 }
 
-fn make(scratch: &Path) -> Result<()> {
+pub(crate) fn make(scratch: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(scratch).map_err(Error::io("make", scratch))
 }

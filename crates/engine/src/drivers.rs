@@ -348,6 +348,7 @@ impl Maker<'_> {
             user: declared.role.clone(),
             database: declared.database.value.clone(),
             password,
+            archive: *declared.archive,
             binaries: declared.binaries.as_ref().map(|path| self.path(path)),
             ..PostgresOptions::of(self.path(&declared.postgres))
         })

@@ -6,12 +6,14 @@
 //! | [`point`] | recovery points and the choice among them |
 //! | [`protect`] | backing up by the plan; restore tests |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
+//! | [`log`] | points and logs together: the way to any instant |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
+//! | [`wal`] | what a PostgreSQL server archives of its log and asks back |
 //! | [`units`] | durations, sizes and counts as people read them, everywhere |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup`, `upkeep` | the steps of a runbook as data, and their effects |
@@ -31,6 +33,7 @@ mod error;
 pub mod execute;
 pub mod first_plan;
 pub mod handbook;
+pub mod log;
 mod perform;
 pub mod point;
 mod preflight;
@@ -45,6 +48,7 @@ pub mod status;
 pub mod survey;
 pub mod units;
 mod upkeep;
+pub mod wal;
 mod work;
 
 pub use error::{Error, Result};

@@ -25,3 +25,4 @@ mod signals;
 mod snapshots;
 mod units;
 mod upkeep;
+mod wal;

@@ -1,20 +1,37 @@
 //! A PostgreSQL cluster by the plan, from the backup under a running server to the recovery of a lost one.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
 
 use crate::harness::Place;
 
 /// A cluster of the test's own, whose server ends with it.
-struct Cluster {
-    home: tempfile::TempDir,
+pub struct Cluster {
+    pub home: tempfile::TempDir,
+}
+
+/// A row, when its writing was begun, and when it was acknowledged.
+#[derive(Debug)]
+pub struct Write {
+    pub n: u32,
+    pub begun: Timestamp,
+    pub acknowledged: Timestamp,
 }
 
 impl Cluster {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Makes one by `initdb` with these options.
+    pub fn with(options: &[&str]) -> Self {
         let mode = fs::Permissions::from_mode(0o755);
         let home = tempfile::Builder::new().prefix("pg").permissions(mode).tempdir().unwrap();
         if let Some((uid, gid)) = server_user() {
@@ -22,34 +39,74 @@ impl Cluster {
         }
         let cluster = Self { home };
         let data = cluster.data();
-        run(program("initdb").args(["-A", "trust", "-U", "keeper", "-k", "--no-sync", "-D"]).arg(&data));
+        run(program("initdb").args(["-A", "trust", "-U", "keeper", "-k", "--no-sync"]).args(options).arg("-D").arg(&data));
         let settings = format!(
             "unix_socket_directories = '{}'\nlisten_addresses = ''\nfsync = off\n",
             cluster.home.path().display()
         );
-        let config = data.join("postgresql.conf");
-        fs::write(&config, fs::read_to_string(&config).unwrap() + &settings).unwrap();
+        cluster.configure(&settings);
         cluster.start();
         cluster
     }
 
-    fn data(&self) -> PathBuf {
+    /// Appends to its configuration.
+    pub fn configure(&self, settings: &str) {
+        let config = self.data().join("postgresql.conf");
+        fs::write(&config, fs::read_to_string(&config).unwrap() + settings).unwrap();
+    }
+
+    /// Makes a path and what is in it the server's user's own.
+    pub fn give(&self, path: &Path) {
+        let Some((uid, gid)) = server_user() else { return };
+        chown(path, Some(uid), Some(gid)).unwrap();
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| self.give(&entry.unwrap().path()));
+        }
+    }
+
+    /// What its server has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// Writes rows until it is told to stop, each when the one before was acknowledged.
+    pub fn write(&self, writer: u32, stop: &AtomicBool) -> Vec<Write> {
+        let mut psql = program("psql");
+        psql.args(["-AtXq", "-U", "keeper", "-d", "postgres", "-h"]).arg(self.home.path());
+        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (mut lines, mut written) = (BufReader::new(from).lines(), Vec::new());
+        for n in 1.. {
+            if stop.load(Ordering::SeqCst) {
+                break;
+            }
+            let begun = Timestamp::now();
+            writeln!(to, "insert into orders values ({writer}, {n}) returning n;").unwrap();
+            assert_eq!(lines.next().unwrap().unwrap(), n.to_string());
+            written.push(Write { n, begun, acknowledged: Timestamp::now() });
+        }
+        drop(to);
+        child.wait().unwrap();
+        written
+    }
+
+    pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
-    fn start(&self) {
+    pub fn start(&self) {
         let log = self.home.path().join("log");
         let mut command = program("pg_ctl");
         command.args(["start", "-w", "-l"]).arg(&log).arg("-D").arg(self.data());
         assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     }
 
-    fn stop(&self, mode: &str) {
+    pub fn stop(&self, mode: &str) {
         let data = self.data();
         _ = program("pg_ctl").args(["stop", "-w", "-m", mode, "-D"]).arg(data).output().unwrap();
     }
 
-    fn sql(&self, text: &str) -> String {
+    pub fn sql(&self, text: &str) -> String {
         let arguments = ["-AtXq", "-U", "keeper", "-d", "postgres", "-c", text, "-h"];
         run(program("psql").args(arguments).arg(self.home.path()))
     }
@@ -61,8 +118,25 @@ impl Drop for Cluster {
     }
 }
 
+/// Asks a cluster that was restored into a directory, by a server that does nothing else.
+pub fn ask_beside(data: &Path, question: &str) -> String {
+    let socket = data.display();
+    let options = format!(
+        "-c archive_mode=off -c unix_socket_directories={socket} -c listen_addresses= -c fsync=off"
+    );
+    let log = data.join("asked.log");
+    let mut command = program("pg_ctl");
+    command.args(["start", "-w", "-o", &options, "-l"]).arg(&log).arg("-D").arg(data);
+    let started = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(started.success(), "{}", fs::read_to_string(&log).unwrap_or_default());
+    let arguments = ["-AtXq", "-U", "keeper", "-d", "postgres", "-c", question, "-h"];
+    let answer = run(program("psql").args(arguments).arg(data));
+    _ = program("pg_ctl").args(["stop", "-w", "-m", "immediate", "-D"]).arg(data).output().unwrap();
+    answer
+}
+
 /// The user as whom servers run when this is root, who must not.
-fn server_user() -> Option<(u32, u32)> {
+pub fn server_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Tally};
+use super::{Cancel, LogBase, Tally};
 use crate::Result;
 use crate::facts::Facts;
 
@@ -72,6 +72,9 @@ pub struct PointFacts {
     /// What the driver needs to know of the point when it restores it, by names of its own.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
+    /// Where it stands in the component's log; `None` where nothing can be replayed on it.
+    #[serde(default)]
+    pub log: Option<LogBase>,
 }
 
 /// One file or tree of the snapshot.
@@ -192,6 +195,8 @@ pub struct Finished {
     pub instant: Option<Timestamp>,
     /// More that the driver needs to know of the point.
     pub details: BTreeMap<String, String>,
+    /// Where the point stands in the component's log, where that is known only now.
+    pub log: Option<LogBase>,
     /// What is not as it should be, though the capture counts.
     pub problems: Vec<Problem>,
 }
@@ -211,6 +216,7 @@ impl PointFacts {
             identity: None,
             token: None,
             details: BTreeMap::new(),
+            log: None,
         }
     }
 }
@@ -222,6 +228,7 @@ impl PointFacts {
         self.bytes = finished.bytes.or(self.bytes);
         self.instant = finished.instant.unwrap_or(self.instant);
         self.details.extend(finished.details.clone());
+        self.log = finished.log.clone().or(self.log.take());
     }
 }
 

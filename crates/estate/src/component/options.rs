@@ -86,6 +86,8 @@ pub struct PostgresOptions {
     pub binaries: Option<PathBuf>,
     /// Facts by name: a query that gives one row with one value.
     pub facts: Vec<(String, String)>,
+    /// Its server archives its log where the log of the component is kept.
+    pub archive: bool,
     /// How long a single fact may take; 10 minutes by default.
     pub query_timeout: Duration,
     /// How long a server may take to replay its log and to be asked in a proof; 6 hours by default.
@@ -118,6 +120,7 @@ impl PostgresOptions {
             database: "postgres".to_owned(),
             password: None,
             binaries: None,
+            archive: false,
             facts: Vec::new(),
             query_timeout: Duration::from_secs(600),
             proof_timeout: Duration::from_secs(6 * 3600),

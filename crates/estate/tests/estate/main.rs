@@ -8,6 +8,7 @@ mod command;
 mod conformance;
 mod files;
 mod postgres;
+mod postgres_wal;
 mod rehearsal;
 mod services;
 mod sqlite;

@@ -95,6 +95,9 @@ record! {
         database: Given<String> = Given::by_default("postgres".to_owned()),
         /// The role's password, if the server asks for one.
         password: Option<Late>,
+        /// Whether the server archives its log with `lifeboat wal push`, so that it can be brought back to any instant. A
+        /// backup counts only when the log that it needs is in the archive.
+        archive: Given<bool> = Given::by_default(false),
         /// The directory of the server's programs, with which a restore is proven; without it, Debian's.
         binaries: Option<PathBuf>,
     }

@@ -7,7 +7,9 @@
 //!
 //! # Where recovery ends
 //! At the end of the backup and nowhere else: `recovery_target = 'immediate'` makes the server stop with an error when the
-//! log ends before, and begin a timeline of its own otherwise, so that its log is never taken for the source's.
+//! log ends before, and begin a timeline of its own otherwise, so that its log is never taken for the source's. Or,
+//! where a log archive goes on from there, at its target (`replay`): the server recovers as a standby does, which never takes a
+//! log that stops for one that ends.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,7 +24,7 @@ use super::connection::{Address, Connection, Failure, Login};
 use crate::{Error, Result};
 
 /// The directory of the private server in the data directory; recovery and restores take no notice of it.
-const DIRECTORY: &str = "lifeboat-proof";
+pub(super) const DIRECTORY: &str = "lifeboat-proof";
 /// Debian's directories of programs, with the version for `{}`.
 const PROGRAMS: &[&str] =
     &["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql/bin", "/usr/bin"];
@@ -45,6 +47,23 @@ pub(super) struct Boot<'a> {
     pub settings: Vec<(String, String)>,
     pub timeout: Duration,
     pub cancel: &'a Cancel,
+    pub recovery: Recovery,
+}
+
+/// How a private server recovers, where there is something to recover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// To the end of the backup, by the log that came with it.
+    Backup,
+    /// Along a log that is handed to it. It does not end its recovery by itself but at the target.
+    Log {
+        /// What it calls for a file of the log.
+        command: String,
+        /// The timeline in which it ends.
+        timeline: u32,
+        /// The target, if it is not all that is handed to it.
+        target: Option<(&'static str, String)>,
+    },
 }
 
 /// A running private server; dropping it stops it at once.
@@ -82,11 +101,73 @@ pub(super) fn programs(given: Option<&Path>, major: &str) -> std::result::Result
     })
 }
 
+/// Why no server can be started on files of this user, if none can.
+pub(super) fn hindrance(owner: u32) -> Option<String> {
+    let me = rustix::process::geteuid();
+    if owner == 0 {
+        return Some("its files are root's, as whom PostgreSQL does not run".to_owned());
+    }
+    (!me.is_root() && me.as_raw() != owner)
+        .then(|| format!("its files are of the user {owner}: run this as that user, or as root"))
+}
+
+impl Recovery {
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let command = match self {
+            Self::Backup => "false".to_owned(),
+            Self::Log { command, .. } => command.clone(),
+        };
+        let timeline = match self {
+            Self::Backup => "current".to_owned(),
+            Self::Log { timeline, .. } => timeline.to_string(),
+        };
+        let target = match self {
+            Self::Backup => Some(("recovery_target", "immediate".to_owned())),
+            Self::Log { target, .. } => target.clone(),
+        };
+        // The server refuses two targets, and an empty one after another, too: those that may be left from an earlier
+        // recovery come first.
+        let all = [
+            "recovery_target",
+            "recovery_target_time",
+            "recovery_target_lsn",
+            "recovery_target_name",
+            "recovery_target_xid",
+        ];
+        let others = all.iter().filter(|name| target.as_ref().is_none_or(|(target, _)| target != *name));
+        let mut settings: Vec<(&'static str, String)> =
+            others.map(|name| (*name, String::new())).collect();
+        settings.extend(target);
+        settings.extend([
+            ("restore_command", command),
+            ("recovery_target_timeline", timeline),
+            ("recovery_target_action", "promote".to_owned()),
+            ("wal_retrieve_retry_interval", "20ms".to_owned()),
+        ]);
+        settings
+    }
+}
+
 impl<'a> Boot<'a> {
     /// Starts the server and waits until it has replayed its log and answers.
     pub(super) fn start(&'a self) -> Result<std::result::Result<Private<'a>, No>> {
+        let begun = self.begin_with(|| Ok(()))?;
+        match begun {
+            Ok(private) => Ok(private.wait()?.map(|()| private)),
+            Err(no) => Ok(Err(no)),
+        }
+    }
+
+    /// Starts the server, when `more` has made what it needs beside, and waits for nothing.
+    pub(super) fn begin_with(
+        &'a self,
+        more: impl FnOnce() -> std::io::Result<()> + Send,
+    ) -> Result<std::result::Result<Private<'a>, No>> {
         self.end_one_left_over();
-        let made = self.within(|| self.make_directory())?;
+        let made = self.within(|| {
+            let socket = self.make_directory()?;
+            more().map(|()| socket)
+        })?;
         let socket = match made {
             Ok(socket) => socket,
             Err(error) => return Ok(Err(No::Untried(error.to_string()))),
@@ -97,8 +178,7 @@ impl<'a> Boot<'a> {
             Ok(process) => process,
             Err(error) => return Ok(Err(No::Untried(error.to_string()))),
         };
-        let private = Private { boot: self, process, socket, stopped: false };
-        Ok(private.wait()?.map(|()| private))
+        Ok(Ok(Private { boot: self, process, socket, stopped: false }))
     }
 
     /// A run before this one may have been killed while its server ran.
@@ -133,14 +213,22 @@ impl<'a> Boot<'a> {
         write(directory.join("postgresql.conf"), "")?;
         write(directory.join("pg_hba.conf"), "local all all trust\n")?;
         write(directory.join("pg_ident.conf"), "")?;
-        if self.data.join("backup_label").exists() {
-            _ = fs::remove_file(self.data.join("standby.signal"));
-            write(self.data.join("recovery.signal"), "")?;
+        match self.recovery {
+            Recovery::Backup if self.data.join("backup_label").exists() => {
+                _ = fs::remove_file(self.data.join("standby.signal"));
+                write(self.data.join("recovery.signal"), "")?;
+            }
+            Recovery::Backup => {}
+            Recovery::Log { .. } => {
+                _ = fs::remove_file(self.data.join("recovery.signal"));
+                write(self.data.join("standby.signal"), "")?;
+            }
         }
         Ok(socket)
     }
 
-    fn give(&self, path: &Path) -> std::io::Result<()> {
+    /// Makes a path the server's user's own.
+    pub(super) fn give(&self, path: &Path) -> std::io::Result<()> {
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(path, Some(self.owner.0), Some(self.owner.1))?;
         }
@@ -168,16 +256,6 @@ impl<'a> Boot<'a> {
             ("log_line_prefix", "%b: "),
             ("ssl", "off"),
             ("archive_mode", "off"),
-            ("restore_command", "false"),
-            // The server refuses two targets, and an empty one after another, too: those that may be left from an earlier
-            // recovery come first.
-            ("recovery_target_time", ""),
-            ("recovery_target_lsn", ""),
-            ("recovery_target_name", ""),
-            ("recovery_target_xid", ""),
-            ("recovery_target", "immediate"),
-            ("recovery_target_action", "promote"),
-            ("recovery_target_timeline", "current"),
             ("archive_cleanup_command", ""),
             ("recovery_end_command", ""),
             ("primary_conninfo", ""),
@@ -196,6 +274,7 @@ impl<'a> Boot<'a> {
             ("jit", "off"),
         ];
         settings.extend(fixed.map(|(name, value)| (name, value.to_owned())));
+        settings.extend(self.recovery.settings());
         let mut arguments: Vec<OsString> = vec!["-D".into(), self.data.into()];
         let source = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
         for (name, value) in settings.into_iter().chain(source) {
@@ -262,32 +341,45 @@ impl<'a> Boot<'a> {
 }
 
 impl Private<'_> {
+    /// Tells what the server said at its end, if it has ended.
+    pub(super) fn ended(&self) -> Option<String> {
+        if self.boot.place.is_running(&self.process) {
+            return None;
+        }
+        let said = self.boot.said();
+        Some(if said.is_empty() { "it ended without a word".to_owned() } else { said })
+    }
+
     /// Waits until the server answers, or has ended.
-    fn wait(&self) -> Result<std::result::Result<(), No>> {
+    pub(super) fn wait(&self) -> Result<std::result::Result<(), No>> {
         let deadline = Instant::now() + self.boot.timeout;
         loop {
             if self.boot.cancel.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            if !self.boot.place.is_running(&self.process) {
-                let said = self.boot.said();
-                let said = if said.is_empty() { "it ended without a word".to_owned() } else { said };
+            if let Some(said) = self.ended() {
                 return Ok(Err(No::Wrong(said)));
             }
-            // Any answer but "not yet" is one: who may log in is seen when the questions are asked.
-            let nobody =
-                Login { user: "postgres".to_owned(), database: "template1".to_owned(), password: None };
-            match self.connect(&nobody) {
-                Ok(_) => return Ok(Ok(())),
-                Err(Failure::Server { code, .. }) if code != "57P03" => return Ok(Ok(())),
-                Err(Failure::Interrupted) => return Err(Error::Interrupted),
-                Err(_) => {}
+            if self.answers()? {
+                return Ok(Ok(()));
             }
             if Instant::now() > deadline {
                 let why = format!("the restored server did not answer within {:?}", self.boot.timeout);
                 return Ok(Err(No::Untried(why)));
             }
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Tells whether it has ended its recovery and answers.
+    pub(super) fn answers(&self) -> Result<bool> {
+        let nobody = Login { user: "postgres".to_owned(), database: "template1".to_owned(), password: None };
+        match self.connect(&nobody) {
+            Ok(_) => Ok(true),
+            // Any answer but "not yet" is one: who may log in is seen when the questions are asked.
+            Err(Failure::Server { code, .. }) => Ok(code != "57P03"),
+            Err(Failure::Interrupted) => Err(Error::Interrupted),
+            Err(_) => Ok(false),
         }
     }
 

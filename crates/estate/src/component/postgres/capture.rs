@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use super::super::whole::{Unread, Whole};
 use super::super::{
-    Capture, CaptureRequest, Content, Finish, Finished, Member, Open, PointFacts, PostgresOptions,
+    Capture, CaptureRequest, Content, Finish, Finished, LogBase, Member, Open, PointFacts, PostgresOptions,
     StreamMeta, Tally,
 };
 use super::control::{self, Control};
@@ -76,6 +76,7 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
         roots: roots.collect(),
         identity: Some(identity(server.system)),
         token: None,
+        log: None,
         details,
     };
     let meta = StreamMeta { mode: 0o600, ..owner };
@@ -116,6 +117,7 @@ struct Ended {
     facts: Facts,
     details: BTreeMap<String, String>,
     instant: Timestamp,
+    log: Option<LogBase>,
 }
 
 impl Finish for Ending {
@@ -144,6 +146,11 @@ impl Finish for Ending {
         details.insert(detail::START.to_owned(), label.start.to_string());
         details.insert(detail::STOP.to_owned(), stop.to_string());
         details.insert(detail::TIMELINE.to_owned(), label.timeline.to_string());
+        let log = self.options.archive.then(|| LogBase {
+            lineage: super::wal::lineage(self.server.system, label.timeline),
+            needed_from: label.start.0 - label.start.0 % self.server.segment_bytes,
+            consistent_at: stop.0,
+        });
 
         let mut members = vec![
             self.written(Path::new(control::PATH), control.bytes),
@@ -158,7 +165,7 @@ impl Finish for Ending {
         if label.timeline > 1 {
             members.extend(self.histories()?);
         }
-        self.ended = Some(Ended { facts: after.facts, details, instant });
+        self.ended = Some(Ended { facts: after.facts, details, instant, log });
         Ok(members)
     }
 
@@ -167,10 +174,10 @@ impl Finish for Ending {
             return Err(self.bad("was not read to its end".to_owned()));
         }
         let Self { damage, ended, .. } = *self;
-        let Ended { facts, details, instant } =
+        let Ended { facts, details, instant, log } =
             ended.unwrap_or_else(|| unreachable!("it was just looked at"));
         let problems = std::mem::take(&mut *damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        Ok(Finished { facts, details, problems, instant: Some(instant), bytes: None })
+        Ok(Finished { facts, details, problems, instant: Some(instant), bytes: None, log })
     }
 }
 

@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::wal::Crc;
+
 /// Where in a data directory it lies.
 pub(super) const PATH: &str = "global/pg_control";
 /// How often a file that is being written is read again, and how long between.
@@ -15,6 +17,8 @@ const LOOKS: u32 = 50;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Between which lengths the fields of all versions end (`ControlFileData` of `pg_control.h`).
 const FIELDS: std::ops::Range<usize> = 200..512;
+/// `FLOATFORMAT_VALUE`, behind which the sizes stand: of a page, of a relation's parts, of a page of the log, of its segments.
+const BEFORE_SIZES: f64 = 1_234_567.0;
 
 /// What is known of a cluster by its control file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,15 @@ impl Control {
         Self::parse(fs::read(data.join(PATH)).ok()?)
     }
 
+    /// Bytes of a segment of the log.
+    pub(super) fn segment_bytes(&self) -> Option<u64> {
+        let (eights, _) = self.bytes.get(..FIELDS.end)?.as_chunks::<8>();
+        let found = eights.iter().position(|eight| *eight == BEFORE_SIZES.to_le_bytes())?;
+        let four = |at: usize| Some(u32::from_le_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?));
+        let bytes = four((found + 1) * 8 + 12)?;
+        bytes.is_power_of_two().then_some(u64::from(bytes))
+    }
+
     fn parse(bytes: Vec<u8>) -> Option<Self> {
         let system = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
         is_whole(&bytes).then_some(Self { system, bytes })
@@ -59,31 +72,9 @@ fn is_whole(bytes: &[u8]) -> bool {
         if at % 4 == 0 && FIELDS.contains(&at) && found == Some(crc.value()) {
             return true;
         }
-        crc.add(byte);
+        crc.add(&[byte]);
     }
     false
-}
-
-/// CRC-32C (Castagnoli), a bit at a time: it sums up half a kilobyte.
-struct Crc(u32);
-
-impl Default for Crc {
-    fn default() -> Self {
-        Self(!0)
-    }
-}
-
-impl Crc {
-    fn add(&mut self, byte: u8) {
-        self.0 ^= u32::from(byte);
-        for _ in 0..8 {
-            self.0 = if self.0 & 1 == 1 { self.0 >> 1 ^ 0x82f6_3b78 } else { self.0 >> 1 };
-        }
-    }
-
-    fn value(&self) -> u32 {
-        !self.0
-    }
 }
 
 #[cfg(test)]
@@ -91,22 +82,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_castagnolis() {
-        // RFC 3720, B.4: 32 bytes of zeros.
-        let mut crc = Crc::default();
-        (0..32).for_each(|_| crc.add(0));
-        assert_eq!(crc.value(), 0x8a91_36aa);
-    }
-
-    #[test]
     fn a_torn_file_is_told_from_a_whole_one() {
         let mut bytes = vec![7_u8; 8192];
         let mut crc = Crc::default();
-        bytes[..288].iter().for_each(|&byte| crc.add(byte));
+        crc.add(&bytes[..288]);
         bytes[288..292].copy_from_slice(&crc.value().to_le_bytes());
         assert!(Control::parse(bytes.clone()).is_some());
         bytes[100] ^= 1;
         assert_eq!(Control::parse(bytes), None);
         assert_eq!(Control::parse(Vec::new()), None);
+    }
+
+    #[test]
+    fn the_size_of_segments_is_found() {
+        let mut bytes = vec![0_u8; 8192];
+        bytes[208..216].copy_from_slice(&BEFORE_SIZES.to_le_bytes());
+        bytes[228..232].copy_from_slice(&(16_u32 << 20).to_le_bytes());
+        let control = |bytes| Control { system: 1, bytes };
+        assert_eq!(control(bytes.clone()).segment_bytes(), Some(16 << 20));
+        bytes[208] = 1;
+        assert_eq!(control(bytes).segment_bytes(), None);
     }
 }

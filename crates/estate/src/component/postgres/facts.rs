@@ -177,6 +177,27 @@ pub(super) fn compare(
     Ok(())
 }
 
+/// Asks the facts of a cluster that was replayed beyond the moment in which they were measured: that they can be answered is
+/// all that can be shown by them.
+pub(super) fn asked(
+    proof: &mut Proof,
+    declared: &[(String, String)],
+    connection: &mut Connection,
+    patience: Duration,
+) -> Result<()> {
+    let own = OWN.iter().map(|(name, query)| ((*name).to_owned(), (*query).to_owned()));
+    for (name, query) in own.chain(declared.iter().cloned()) {
+        let found = begin(connection, patience).and_then(|()| value(connection, &query));
+        let ended = connection.query("rollback");
+        match (found, ended) {
+            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => return Err(Error::Interrupted),
+            (Ok(_), _) => proof.compare(format!("the query of {name}"), "answered", "answered"),
+            (Err(error), _) => proof.compare(format!("the query of {name}"), "answered", error),
+        }
+    }
+    Ok(())
+}
+
 fn one(
     proof: &mut Proof,
     what: String,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A position in the log: a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Lsn(pub u64);
+pub struct Lsn(pub u64);
 
 impl FromStr for Lsn {
     type Err = String;

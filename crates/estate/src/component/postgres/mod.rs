@@ -13,8 +13,8 @@
 //!
 //! # Where things live
 //! `connection`: the wire. `server`: the running server. `listing`: what is read. `pages`: relation files and their
-//! checksums. `control`, `log`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
-//! `boot`, `proof`: what is shown about a restored cluster. `question`: a check's query to a running one.
+//! checksums. `control`, `log`, `wal`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
+//! `boot`, `proof`, `replay`: what is shown about a restored cluster. `question`: a check's query to a running one.
 //! `by_hand`: the proof as a person types it.
 //!
 //! The rules and where they come from: PostgreSQL's chapter "Continuous Archiving and Point-in-Time Recovery",
@@ -32,7 +32,9 @@ mod log;
 mod pages;
 mod proof;
 pub(crate) mod question;
+mod replay;
 mod server;
+pub mod wal;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -45,8 +47,8 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Part, PointFacts, PostgresOptions, Proof, Severity,
-    State,
+    Cancel, Capture, CaptureRequest, Component, Finding, Log, Part, PointFacts, PostgresOptions, Proof,
+    Replay, Replayed, Severity, State,
 };
 use crate::{Error, Result};
 
@@ -161,6 +163,33 @@ impl Postgres {
     }
 }
 
+/// Whether the server archives its log, and whether that goes on.
+fn findings_of_archive(server: &mut Server, find: &mut impl FnMut(Severity, String, &str)) {
+    let mut ask = |sql: &str| server.connection.value(sql).ok().flatten().unwrap_or_default();
+    let mode = ask("select setting from pg_catalog.pg_settings where name = 'archive_mode'");
+    let command = ask("select setting from pg_catalog.pg_settings where name = 'archive_command'");
+    if !matches!(mode.as_str(), "on" | "always") {
+        let what = format!("archive_mode is {mode}, so that its log is not archived");
+        find(Severity::Error, what, "set it to on in postgresql.conf and restart the server");
+    } else if !command.contains("wal push") {
+        let what = format!("archive_command is {command:?}, which does not archive into the repository");
+        find(Severity::Error, what, "set it to `lifeboat wal push --plan FILE %p` and reload the server");
+    }
+    let stands = "select coalesce(last_failed_wal, '') from pg_catalog.pg_stat_archiver where last_failed_time > \
+                  coalesce(last_archived_time, '-infinity')";
+    let failed = ask(stands);
+    if !failed.is_empty() {
+        let what = format!("archiving stands still: {failed} could not be archived");
+        find(Severity::Error, what, "see the server's log for what `lifeboat wal push` says");
+    }
+}
+
+impl Log for Postgres {
+    fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
+        replay::replay(&self.options, &self.place, parts, recorded, replay)
+    }
+}
+
 impl Component for Postgres {
     fn kind(&self) -> &'static str {
         KIND
@@ -187,13 +216,16 @@ impl Component for Postgres {
         let mut find = |severity, what: String, hint: &str| {
             findings.push(Finding { severity, what, hint: hint.to_owned() });
         };
-        let server = match self.within(|| Server::reach(&self.options, &Cancel::default())) {
+        let mut server = match self.within(|| Server::reach(&self.options, &Cancel::default())) {
             Ok(server) => server,
             Err(error) => {
                 find(Severity::Error, error.to_string(), "a backup fails as things are");
                 return findings;
             }
         };
+        if self.options.archive {
+            findings_of_archive(&mut server, &mut find);
+        }
         if server.part_pages.is_none() {
             let what =
                 format!("{} has no page checksums: damage on its disk is not noticed", self.data().display());
@@ -270,6 +302,10 @@ impl Component for Postgres {
 
     fn prove_by_hand(&self, parts: &[Part], recorded: &PointFacts) -> Option<String> {
         by_hand::proof(&self.options, parts, recorded)
+    }
+
+    fn log(&self) -> Option<&dyn Log> {
+        Some(self)
     }
 
     fn after_swap(&self, parts: &[Part], recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use place::Place;
 
 use super::super::{Cancel, Part, PointFacts, PostgresOptions, Proof};
-use super::boot::{Boot, No, Private, programs};
+use super::boot::{Boot, No, Private, Recovery, hindrance, programs};
 use super::connection::{Connection, Failure, Login};
 use super::control::Control;
 use super::listing::Tablespace;
@@ -48,14 +48,8 @@ pub(super) fn prove(
         return Ok(proof);
     }
     let owner = (found.uid(), found.gid());
-    let me = rustix::process::geteuid();
-    if !me.is_root() && me.as_raw() != owner.0 {
-        let why = format!("its files are of the user {}: run this as that user, or as root", owner.0);
+    if let Some(why) = hindrance(owner.0) {
         proof.unknown(BOOT, "it does", why);
-        return Ok(proof);
-    }
-    if owner.0 == 0 {
-        proof.unknown(BOOT, "it does", "its files are root's, as whom PostgreSQL does not run");
         return Ok(proof);
     }
     let programs = match place.within(|| programs(options.binaries.as_deref(), &major)).map_err(within)? {
@@ -68,7 +62,7 @@ pub(super) fn prove(
     let of = |name: &str| recorded.details.get(name).map_or("", String::as_str);
     let settings = serde_json::from_str(of(detail::SETTINGS)).unwrap_or_default();
     let tablespaces: Vec<Tablespace> = serde_json::from_str(of(detail::TABLESPACES)).unwrap_or_default();
-    let boot = Boot { place, data, programs, owner, settings, timeout: options.proof_timeout, cancel };
+    let boot = Boot { place, data, programs, owner, settings, timeout: options.proof_timeout, cancel, recovery: Recovery::Backup };
 
     let beside = links::locations(&tablespaces, parts, |part| &part.beside)?;
     let home = links::locations(&tablespaces, parts, |part| &part.target)?;
@@ -168,8 +162,13 @@ fn ask(
         (_, Err(error)) => proof.unknown("the end of the backup", "reached", error),
         (None, _) => proof.unknown("the end of the backup", "reached", "the point does not say where it is"),
     }
-    let declared: Vec<String> = options.facts.iter().map(|(name, _)| name.clone()).collect();
-    facts::compare(proof, recorded, &declared, &mut connection, options.query_timeout)?;
+    if recorded.facts.all().next().is_none() {
+        // It was replayed beyond the moment in which they were measured.
+        facts::asked(proof, &options.facts, &mut connection, options.query_timeout)?;
+    } else {
+        let declared: Vec<String> = options.facts.iter().map(|(name, _)| name.clone()).collect();
+        facts::compare(proof, recorded, &declared, &mut connection, options.query_timeout)?;
+    }
     amcheck(proof, &mut connection)
 }
 
