@@ -114,7 +114,8 @@ impl Wal<'_> {
             other => other,
         };
         let was_there = was_there.map_err(|error| self.failed(&file, error))?;
-        let warning = warning.or_else(|| segment.damage.map(|damage| format!("it is archived as it is: {damage}")));
+        let warning =
+            warning.or_else(|| segment.damage.map(|damage| format!("it is archived as it is: {damage}")));
         Ok(Pushed { was_there, along, warning })
     }
 
@@ -186,7 +187,13 @@ impl Wal<'_> {
 
     /// Lets a new timeline continue its parent, if the archive has the parent up to there; otherwise it stands alone, and is of
     /// use to backups that were made on it.
-    fn continue_parent(&self, archive: &Archive, cluster: &Cluster, lineage: &str, file: &File) -> Result<()> {
+    fn continue_parent(
+        &self,
+        archive: &Archive,
+        cluster: &Cluster,
+        lineage: &str,
+        file: &File,
+    ) -> Result<()> {
         let name = wal::history_name(file.parsed.timeline);
         let archived = archive.file(lineage, &name).map_err(|error| self.lost(&name, &error))?;
         let beside = || fs::read(file.path.with_file_name(&name)).ok();
@@ -222,7 +229,9 @@ impl Wal<'_> {
             let missed = File { name, parsed, path, bytes };
             // What is being reused for something else by now is not what was missed.
             let looked = cluster.look(&missed.parsed, &missed.bytes);
-            let Some(segment) = looked.ok().filter(|segment| segment.damage.is_none()) else { return Ok(along) };
+            let Some(segment) = looked.ok().filter(|segment| segment.damage.is_none()) else {
+                return Ok(along);
+            };
             append(appender, &segment, &missed, false).map_err(|error| self.failed(&missed, error))?;
             along += 1;
         }
@@ -243,7 +252,9 @@ impl Wal<'_> {
         let (mut contents, mut at) = (Vec::new(), begin.0);
         for segment in known.segments[from..].iter().take_while(|segment| segment.first < end.0) {
             let read = archive.read(lineage, segment).map_err(|error| self.lost(name, &error))?;
-            for content in read.into_iter().filter(|content| content.part.last > begin.0 && content.part.first < end.0) {
+            for content in
+                read.into_iter().filter(|content| content.part.last > begin.0 && content.part.first < end.0)
+            {
                 if content.part.first != at || content.part.name.as_deref() != Some(name) {
                     return Err(Error::Failed(format!(
                         "the archive of {} has something else where {name} belongs",
@@ -257,7 +268,11 @@ impl Wal<'_> {
         match at {
             at if at == begin.0 => Ok(None),
             at if at == end.0 => Ok(Some(contents)),
-            at => Err(Error::Failed(format!("the archive of {} has {name} only up to {}", self.component, Lsn(at)))),
+            at => Err(Error::Failed(format!(
+                "the archive of {} has {name} only up to {}",
+                self.component,
+                Lsn(at)
+            ))),
         }
     }
 
@@ -265,7 +280,10 @@ impl Wal<'_> {
     fn absent(&self, known: &Lineage, name: &str, begin: Lsn) -> Result<Fetched> {
         let beyond = known.segments.iter().find(|segment| segment.first > begin.0);
         let Some(beyond) = beyond else {
-            let end = known.segments.last().map_or("is empty".to_owned(), |last| format!("ends at {}", Lsn(last.last)));
+            let end = known
+                .segments
+                .last()
+                .map_or("is empty".to_owned(), |last| format!("ends at {}", Lsn(last.last)));
             return Ok(Fetched::Absent(format!("the archive {end}")));
         };
         let forked = known.forks.iter().find(|fork| fork.position > begin.0);
@@ -275,7 +293,10 @@ impl Wal<'_> {
         // A backup has brought it along, or somebody has put it there.
         let own = self.data.join("pg_wal").join(name);
         if own.is_file() {
-            return Ok(Fetched::Absent(format!("the archive goes on at {} and the server has it", Lsn(beyond.first))));
+            return Ok(Fetched::Absent(format!(
+                "the archive goes on at {} and the server has it",
+                Lsn(beyond.first)
+            )));
         }
         Err(Error::Failed(format!(
             "{name} is missing: the archive of {} goes on behind it, at {}",
@@ -317,8 +338,11 @@ fn append(
         let is_last = number + 1 == count;
         let (from_ms, until_ms) = if is_last { (from_ms, until_ms) } else { (None, None) };
         let piece = Piece { first, last, from_ms, until_ms, name: Some(&file.name), bytes };
-        let appended =
-            if accepts_gap && number == 0 { appender.append_after_gap(&piece)? } else { appender.append(&piece)? };
+        let appended = if accepts_gap && number == 0 {
+            appender.append_after_gap(&piece)?
+        } else {
+            appender.append(&piece)?
+        };
         was_there &= appended == Appended::AlreadyThere;
         first = last;
     }
@@ -331,7 +355,9 @@ fn write(target: &Path, pieces: &[&[u8]]) -> Result<Fetched> {
     beside.push(format!(".lifeboat-{}", std::process::id()));
     let beside = PathBuf::from(beside);
     let written = fs::File::create(&beside)
-        .and_then(|mut file| pieces.iter().try_for_each(|piece| file.write_all(piece)).and_then(|()| file.sync_data()))
+        .and_then(|mut file| {
+            pieces.iter().try_for_each(|piece| file.write_all(piece)).and_then(|()| file.sync_data())
+        })
         .and_then(|()| fs::rename(&beside, target));
     written.map_err(|error| {
         // What is left of it is of no use to anybody.

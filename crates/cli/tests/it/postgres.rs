@@ -39,7 +39,11 @@ impl Cluster {
         }
         let cluster = Self { home };
         let data = cluster.data();
-        run(program("initdb").args(["-A", "trust", "-U", "keeper", "-k", "--no-sync"]).args(options).arg("-D").arg(&data));
+        run(program("initdb")
+            .args(["-A", "trust", "-U", "keeper", "-k", "--no-sync"])
+            .args(options)
+            .arg("-D")
+            .arg(&data));
         let settings = format!(
             "unix_socket_directories = '{}'\nlisten_addresses = ''\nfsync = off\n",
             cluster.home.path().display()
@@ -121,9 +125,8 @@ impl Drop for Cluster {
 /// Asks a cluster that was restored into a directory, by a server that does nothing else.
 pub fn ask_beside(data: &Path, question: &str) -> String {
     let socket = data.display();
-    let options = format!(
-        "-c archive_mode=off -c unix_socket_directories={socket} -c listen_addresses= -c fsync=off"
-    );
+    let options =
+        format!("-c archive_mode=off -c unix_socket_directories={socket} -c listen_addresses= -c fsync=off");
     let log = data.join("asked.log");
     let mut command = program("pg_ctl");
     command.args(["start", "-w", "-o", &options, "-l"]).arg(&log).arg("-D").arg(data);

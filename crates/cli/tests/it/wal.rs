@@ -49,7 +49,8 @@ impl Shop {
 
     /// Lets the server archive, or fail to.
     fn archive(&self, mode: &str) {
-        let command = format!("{} wal push --plan {} %p", env!("CARGO_BIN_EXE_lifeboat"), self.plan().display());
+        let command =
+            format!("{} wal push --plan {} %p", env!("CARGO_BIN_EXE_lifeboat"), self.plan().display());
         self.cluster.configure(&format!("archive_mode = {mode}\narchive_command = '{command}'\n"));
         self.cluster.stop("fast");
         self.cluster.start();
@@ -57,7 +58,10 @@ impl Shop {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.command(arguments);
-        command.current_dir(&self.directory).env_remove("LIFEBOAT_REPOSITORY").env_remove("LIFEBOAT_PASSWORD");
+        command
+            .current_dir(&self.directory)
+            .env_remove("LIFEBOAT_REPOSITORY")
+            .env_remove("LIFEBOAT_PASSWORD");
         if let Some((uid, gid)) = server_user() {
             command.uid(uid).gid(gid);
         }
@@ -155,7 +159,8 @@ impl Shop {
 }
 
 fn told(output: &Output) -> (i32, String) {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -368,8 +373,11 @@ fn under_load_every_instant_has_what_was_acknowledged_before_and_nothing_that_wa
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     shop.switch();
-    let all: Vec<(u32, &Write)> =
-        written.iter().zip(1..).flat_map(|(writes, writer)| writes.iter().map(move |write| (writer, write))).collect();
+    let all: Vec<(u32, &Write)> = written
+        .iter()
+        .zip(1..)
+        .flat_map(|(writes, writer)| writes.iter().map(move |write| (writer, write)))
+        .collect();
     assert!(all.len() > 100, "{} writes", all.len());
     let last = all.iter().map(|(_, write)| write.acknowledged).max().unwrap();
     let seed = last.as_microsecond().unsigned_abs();
@@ -377,7 +385,8 @@ fn under_load_every_instant_has_what_was_acknowledged_before_and_nothing_that_wa
         // Within the last two seconds, which are behind the backup.
         let before = (seed >> (number * 7)).wrapping_mul(6_364_136_223_846_793_005) % 2_000_000;
         let at = Timestamp::from_microsecond(last.as_microsecond() - i64::try_from(before).unwrap()).unwrap();
-        let there = shop.restored(Some(at), "select string_agg(writer || ' ' || n, ',') from orders").unwrap();
+        let there =
+            shop.restored(Some(at), "select string_agg(writer || ' ' || n, ',') from orders").unwrap();
         let there: std::collections::BTreeSet<&str> = there.split(',').collect();
         for (writer, write) in &all {
             let is_there = there.contains(format!("{writer} {}", write.n).as_str());

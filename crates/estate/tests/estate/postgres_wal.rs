@@ -59,7 +59,10 @@ fn records_are_seen_as_the_servers_own_tool_sees_them() {
     let last = cluster.sql("select pg_walfile_name(pg_switch_wal())");
     let whose = Whose::of(&cluster.data()).unwrap();
     assert_eq!(whose.segment_bytes, 1 << 20);
-    assert_eq!(cluster.sql("select system_identifier from pg_control_system()"), whose.system.cast_signed().to_string());
+    assert_eq!(
+        cluster.sql("select system_identifier from pg_control_system()"),
+        whose.system.cast_signed().to_string()
+    );
     let all = segments(&cluster, &last);
     assert!(all.len() > 8, "{}", all.len());
     let mut points = Vec::new();
@@ -88,7 +91,8 @@ fn a_record_that_is_not_as_it_was_written_is_noticed() {
     let _server = Server(cluster.clone());
     cluster.sql("create table t(n int, filler text); insert into t select i, repeat('y', 50) from generate_series(1, 5000) i");
     let name = cluster.sql("select pg_walfile_name(pg_switch_wal())");
-    let (name, bytes) = segments(&cluster, &name).into_iter().rev().nth(1).unwrap_or_else(|| panic!("{name}"));
+    let (name, bytes) =
+        segments(&cluster, &name).into_iter().rev().nth(1).unwrap_or_else(|| panic!("{name}"));
     let whose = Whose::of(&cluster.data()).unwrap();
     let parsed = Name::parse(&name).unwrap();
     let begin = parsed.begin(whose.segment_bytes).unwrap().0;

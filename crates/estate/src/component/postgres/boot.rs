@@ -134,14 +134,16 @@ impl Recovery {
             "recovery_target_name",
             "recovery_target_xid",
         ];
+        let is_position = target.as_ref().is_some_and(|(target, _)| *target == "recovery_target_lsn");
         let others = all.iter().filter(|name| target.as_ref().is_none_or(|(target, _)| target != *name));
-        let mut settings: Vec<(&'static str, String)> =
-            others.map(|name| (*name, String::new())).collect();
+        let mut settings: Vec<(&'static str, String)> = others.map(|name| (*name, String::new())).collect();
         settings.extend(target);
         settings.extend([
             ("restore_command", command),
             ("recovery_target_timeline", timeline),
             ("recovery_target_action", "promote".to_owned()),
+            // Up to and with an instant; before a position.
+            ("recovery_target_inclusive", if is_position { "off" } else { "on" }.to_owned()),
             ("wal_retrieve_retry_interval", "20ms".to_owned()),
         ]);
         settings

@@ -190,7 +190,9 @@ pub(super) fn asked(
         let found = begin(connection, patience).and_then(|()| value(connection, &query));
         let ended = connection.query("rollback");
         match (found, ended) {
-            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => return Err(Error::Interrupted),
+            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => {
+                return Err(Error::Interrupted);
+            }
             (Ok(_), _) => proof.compare(format!("the query of {name}"), "answered", "answered"),
             (Err(error), _) => proof.compare(format!("the query of {name}"), "answered", error),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A position in the log: a number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lsn(pub u64);
 
 impl FromStr for Lsn {

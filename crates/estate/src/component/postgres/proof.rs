@@ -62,7 +62,16 @@ pub(super) fn prove(
     let of = |name: &str| recorded.details.get(name).map_or("", String::as_str);
     let settings = serde_json::from_str(of(detail::SETTINGS)).unwrap_or_default();
     let tablespaces: Vec<Tablespace> = serde_json::from_str(of(detail::TABLESPACES)).unwrap_or_default();
-    let boot = Boot { place, data, programs, owner, settings, timeout: options.proof_timeout, cancel, recovery: Recovery::Backup };
+    let boot = Boot {
+        place,
+        data,
+        programs,
+        owner,
+        settings,
+        timeout: options.proof_timeout,
+        cancel,
+        recovery: Recovery::Backup,
+    };
 
     let beside = links::locations(&tablespaces, parts, |part| &part.beside)?;
     let home = links::locations(&tablespaces, parts, |part| &part.target)?;

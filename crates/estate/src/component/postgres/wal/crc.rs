@@ -51,7 +51,8 @@ impl Crc {
             let sum = self.0.to_le_bytes();
             let mixed: [u8; 8] =
                 std::array::from_fn(|at| eight[at] ^ sum.get(at).copied().unwrap_or_default());
-            self.0 = mixed.iter().enumerate().fold(0, |crc, (at, &byte)| crc ^ TABLES[7 - at][usize::from(byte)]);
+            self.0 =
+                mixed.iter().enumerate().fold(0, |crc, (at, &byte)| crc ^ TABLES[7 - at][usize::from(byte)]);
         }
         for &byte in rest {
             self.0 = self.0 >> 8 ^ TABLES[0][usize::from(self.0.to_le_bytes()[0] ^ byte)];

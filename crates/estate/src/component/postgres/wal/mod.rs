@@ -15,8 +15,8 @@ pub use walk::Seen;
 pub(super) use walk::{Stop, Walk};
 
 use super::control::Control;
-use super::log::{self, Segments};
 pub use super::log::Lsn;
+use super::log::{self, Segments};
 use crate::{Error, Result};
 
 /// The longest name that a server gives a file of its log (`MAXFNAMELEN` of `xlog_internal.h`).
@@ -146,15 +146,23 @@ impl Cluster {
     pub fn look(&self, name: &Name, bytes: &[u8]) -> std::result::Result<Segment, String> {
         let length = bytes.len() as u64;
         if length != self.segment_bytes {
-            return Err(format!("it has {length} bytes, and segments of this cluster have {}", self.segment_bytes));
+            return Err(format!(
+                "it has {length} bytes, and segments of this cluster have {}",
+                self.segment_bytes
+            ));
         }
-        let begin = name.begin(length).ok_or_else(|| format!("with {length} bytes there is no segment of this name"))?;
+        let begin = name
+            .begin(length)
+            .ok_or_else(|| format!("with {length} bytes there is no segment of this name"))?;
         let segments = Segments { timeline: name.timeline, bytes: length };
         log::check_header(bytes, segments, begin.0 / length, self.system)?;
         let magic = u16::from_le_bytes([bytes[0], bytes[1]]);
         match MAGICS.iter().find(|(major, _)| *major == self.major) {
             Some((_, known)) if *known != magic => {
-                return Err(format!("it is not of PostgreSQL {}: its pages begin with {magic:04X}", self.major));
+                return Err(format!(
+                    "it is not of PostgreSQL {}: its pages begin with {magic:04X}",
+                    self.major
+                ));
             }
             _ => {}
         }
@@ -188,7 +196,8 @@ pub fn parent(history: &[u8], timeline: u32) -> std::result::Result<(u32, Lsn), 
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let last = lines.last().ok_or_else(|| format!("the history of timeline {timeline} has no line"))?;
     let mut words = last.split_whitespace();
-    let parsed = words.next().and_then(|word| word.parse().ok()).zip(words.next().and_then(|word| word.parse().ok()));
+    let parsed =
+        words.next().and_then(|word| word.parse().ok()).zip(words.next().and_then(|word| word.parse().ok()));
     match parsed {
         Some((parent, position)) if parent < timeline => Ok((parent, position)),
         _ => Err(format!("the history of timeline {timeline} says {last:?}, and that cannot be")),

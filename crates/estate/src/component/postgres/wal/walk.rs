@@ -213,7 +213,8 @@ impl Walk {
         if bytes < RECORD_HEADER as u32 || bytes > RECORD_MAX {
             return Err(place.says("there is no record where one must begin"));
         }
-        self.open = Some(Record { begin, bytes, got: 0, kept: Vec::with_capacity(KEPT_MAX), crc: Crc::default() });
+        self.open =
+            Some(Record { begin, bytes, got: 0, kept: Vec::with_capacity(KEPT_MAX), crc: Crc::default() });
         Ok(true)
     }
 
