@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Database, Later, LaterKind, Listener, Unit, begins_like_a_database, open_regular};
@@ -28,6 +29,12 @@ struct Process {
     files: Vec<PathBuf>,
     sockets: Vec<u64>,
     works_here: bool,
+    /// Where it works, if that may be seen and is a directory of this process's file systems, too.
+    directory: Option<PathBuf>,
+}
+
+fn is_postgres(program: &str) -> bool {
+    matches!(program, "postgres" | "postmaster")
 }
 
 impl Machine {
@@ -76,7 +83,6 @@ impl Machine {
     /// Servers that there is no driver for yet.
     pub(super) fn servers(&self) -> Vec<Later> {
         let kind = |program: &str| match program {
-            "postgres" | "postmaster" => Some(LaterKind::Postgres),
             "redis-server" | "valkey-server" => Some(LaterKind::Redis),
             _ => None,
         };
@@ -93,6 +99,14 @@ impl Machine {
             .iter()
             .filter_map(|process| Some(Later { kind: kind(&process.program)?, seen: seen(process) }))
             .collect()
+    }
+
+    /// The data directories in which a PostgreSQL server works; and whether there is one of which that may not be seen.
+    pub(super) fn clusters(&self) -> (BTreeSet<PathBuf>, bool) {
+        let servers = || self.processes.iter().filter(|process| is_postgres(&process.program));
+        let directories = servers().filter_map(|process| process.directory.clone());
+        let directories = directories.filter(|directory| super::is_cluster(directory)).collect();
+        (directories, servers().any(|process| process.directory.is_none()))
     }
 
     /// Everything that listens.
@@ -121,8 +135,14 @@ impl Process {
     fn look(dir: &Path, dirs: &[PathBuf]) -> Self {
         let program = fs::read(dir.join("comm")).unwrap_or_default();
         let program = String::from_utf8_lossy(&program).trim_end_matches('\n').to_owned();
-        let works_here =
-            fs::read_link(dir.join("cwd")).is_ok_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
+        let cwd = fs::read_link(dir.join("cwd"));
+        let works_here = cwd.as_ref().is_ok_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
+        // A process in a container has other directories of the same names.
+        let same = |cwd: &PathBuf| {
+            let (theirs, ours) = (fs::metadata(dir.join("cwd")), fs::metadata(cwd));
+            matches!((theirs, ours), (Ok(theirs), Ok(ours)) if (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+        };
+        let directory = cwd.ok().filter(same);
         let (mut files, mut sockets) = (Vec::new(), Vec::new());
         for descriptor in fs::read_dir(dir.join("fd")).into_iter().flatten().flatten() {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
@@ -140,7 +160,7 @@ impl Process {
                 None => {}
             }
         }
-        Self { program, files, sockets, works_here }
+        Self { program, files, sockets, works_here, directory }
     }
 }
 

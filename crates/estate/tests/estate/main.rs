@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
 mod checks;
+mod cluster;
 mod command;
 mod conformance;
 mod files;
+mod postgres;
+mod postgres_wal;
 mod rehearsal;
 mod services;
 mod ship;
