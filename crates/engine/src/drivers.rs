@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use estate::check::{self, Check};
-use estate::component::{self, CommandOptions, Component, Export, Exported, FilesOptions, SqliteOptions};
+use estate::component::{self, CommandOptions, Component, Export, Exported, FilesOptions, RedisOptions, SqliteOptions};
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
 use place::{Command, Place};
@@ -312,6 +312,22 @@ impl Maker<'_> {
                     .collect(),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
+            ComponentKind::Redis(redis) => {
+                let password = redis.password.as_ref().map(|late| self.late(late)).transpose()?;
+                let options = RedisOptions {
+                    socket: redis.socket.as_ref().map(|path| self.path(path)),
+                    host: redis.host.clone(),
+                    port: redis.port,
+                    username: redis.username.clone(),
+                    password,
+                    config: redis.config.iter().map(|path| self.path(path)).collect(),
+                    binaries: redis.binaries.as_ref().map(|path| self.path(path)),
+                    facts,
+                    proof_timeout: *declared.timeout,
+                    ..RedisOptions::of(self.path(&redis.redis))
+                };
+                Box::new(component::redis::Redis::new(options, self.place.clone()))
+            }
             ComponentKind::Command(command) => {
                 let around =
                     self.surroundings(command.dir.as_deref(), &command.env, command.user.as_deref())?;

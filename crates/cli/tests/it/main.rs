@@ -14,6 +14,7 @@ mod hub;
 mod init;
 mod json;
 mod open;
+mod redis;
 mod resume;
 mod retention;
 mod s3;

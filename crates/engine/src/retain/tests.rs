@@ -84,6 +84,7 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         roots: Vec::new(),
         identity: None,
         token: None,
+        details: BTreeMap::new(),
     };
     let point = Point {
         version: Point::VERSION,

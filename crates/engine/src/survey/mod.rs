@@ -67,6 +67,8 @@ pub struct Found {
     pub databases: Vec<Database>,
     /// SQLite databases elsewhere that a process has open, with the names of the programs.
     pub elsewhere: Vec<(PathBuf, Vec<String>)>,
+    /// Redis servers that run.
+    pub redis: Vec<Redis>,
     /// Files and directories of configuration.
     pub config: Vec<PathBuf>,
     /// Files of `NAME=VALUE` lines.
@@ -98,6 +100,17 @@ pub struct Database {
     pub programs: Vec<String>,
 }
 
+/// A Redis server that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// The directory in which it works: its data.
+    pub data: PathBuf,
+    /// The port at which it listens, if it does.
+    pub port: Option<u16>,
+    /// Its program's name.
+    pub program: String,
+}
+
 /// Something that Lifeboat has no driver for yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Later {
@@ -112,7 +125,7 @@ pub struct Later {
 pub enum LaterKind {
     /// A PostgreSQL server or its data.
     Postgres,
-    /// A Redis server or its data.
+    /// Redis' data, or a server of which not enough may be seen.
     Redis,
     /// Containers described by a compose file.
     Compose,
@@ -340,6 +353,7 @@ impl Walk<'_> {
             self.found.databases.push(Database { path, bytes, tables, untold, programs });
         }
         let found = &mut self.found;
+        found.redis = machine.redis();
         // A directory with a live database or with secrets in it is not to be taken as it is.
         let alone = |path: &PathBuf| {
             let databases = found.databases.iter().map(|database| &database.path);
@@ -352,6 +366,7 @@ impl Walk<'_> {
             .databases
             .iter()
             .map(|database| &database.path)
+            .chain(found.redis.iter().map(|server| &server.data))
             .chain(&found.config)
             .chain(&found.env_files)
             .collect();
@@ -371,6 +386,11 @@ impl Walk<'_> {
             .collect();
         found.others = others;
         found.elsewhere = machine.databases(|path| !found.dirs.iter().any(|dir| path.starts_with(dir)));
+        let of_a_server = |later: &Later| {
+            let data = found.redis.iter().map(|server| server.data.display().to_string() + "/");
+            later.kind == LaterKind::Redis && data.into_iter().any(|data| later.seen.contains(&data))
+        };
+        found.later.retain(|later| !of_a_server(later));
         found.later.extend(machine.servers());
         found.listeners = machine.listeners(&found.databases);
         found.units = machine::units(&self.survey.units, &found.dirs, &mut found.remarks);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -67,6 +69,9 @@ pub struct PointFacts {
     /// Equal to the token of the next capture if nothing has changed in between. `None` when that cannot be
     /// told.
     pub token: Option<String>,
+    /// What the driver needs to know of the point when it restores it, by names of its own.
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
 }
 
 /// One file or tree of the snapshot.
@@ -135,6 +140,19 @@ pub struct StreamMeta {
     pub mtime: Timestamp,
 }
 
+impl StreamMeta {
+    /// The owner, mode and time of change of a file, for the one that it is restored to.
+    pub(crate) fn of(found: &fs::Metadata) -> Self {
+        let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+        Self {
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            gid: found.gid(),
+            mtime: Timestamp::from_nanosecond(nanoseconds).unwrap_or_default(),
+        }
+    }
+}
+
 /// The end of a capture.
 pub trait Finish: Send {
     /// Ends the capture after all its members were read without an error; `stored` counts what the snapshot
@@ -170,6 +188,7 @@ impl PointFacts {
             roots: Vec::new(),
             identity: None,
             token: None,
+            details: BTreeMap::new(),
         }
     }
 }

@@ -170,6 +170,7 @@ impl Component for Dump {
             roots: vec![self.in_snapshot()],
             identity: None,
             token: None,
+            details: [].into(),
         };
         let content = Content::Stream { meta, size: None, block_bytes: None, open };
         let members = vec![Member { path_in_snapshot: self.in_snapshot(), content }];

@@ -129,6 +129,7 @@ impl Component for Files {
             roots: roots.clone(),
             identity: None,
             token: None,
+            details: [].into(),
         };
         let excludes = &self.options.excludes;
         let host = |path: PathBuf| Member {

@@ -21,9 +21,11 @@ pub(crate) mod glob;
 mod holders;
 mod options;
 mod proof;
+pub mod redis;
 mod restore;
 pub mod sqlite;
 mod tally;
+mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ pub use capture::{
     StreamMeta,
 };
 pub use holders::{Holder, Holders};
-pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, SqliteOptions};
+pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, RedisOptions, SqliteOptions};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
 pub(crate) use restore::appended;

@@ -12,6 +12,7 @@ use estate::component::{
 };
 use estate::{Error, Result};
 
+use crate::cache::Cache;
 use crate::support::{RUN, Shell, Stored, age, back_up, copy, scribble, sqlite3};
 
 /// A component with something in it, and what a test may do to it.
@@ -30,6 +31,16 @@ struct Specimen {
     has_token: bool,
     /// Does what is left to people after a disaster.
     fill_in: fn(&Path),
+    /// Has the application run, if it must for a capture.
+    wake: fn(&Path),
+    /// Has it stand still, for what is there to be replaced.
+    rest: fn(&Path),
+}
+
+impl Drop for Specimen {
+    fn drop(&mut self) {
+        (self.rest)(self.path());
+    }
 }
 
 impl Specimen {
@@ -42,10 +53,12 @@ impl Specimen {
     }
 
     fn back_up(&self, previous: Option<&Stored>) -> Result<Stored> {
+        (self.wake)(self.path());
         back_up(&*self.component, previous)
     }
 
     fn destroy(&self) {
+        (self.rest)(self.path());
         for path in self.component.destroy() {
             estate::swap::remove(&path).unwrap();
         }
@@ -53,10 +66,16 @@ impl Specimen {
 
     /// Restores beside without swapping.
     fn beside(&self, stored: &Stored, run: &str) -> Vec<estate::component::Part> {
+        (self.rest)(self.path());
         let parts = self.component.parts(run, &stored.point);
         self.component.prepare(&parts, &stored.point).unwrap();
         stored.restore(&parts);
         parts
+    }
+
+    fn recover(&self, stored: &Stored) -> (estate::component::Proof, estate::swap::SwapPlan) {
+        (self.rest)(self.path());
+        stored.recover(&*self.component, RUN).unwrap()
     }
 
     fn prove(&self, stored: &Stored, parts: &[estate::component::Part]) -> estate::component::Proof {
@@ -91,6 +110,8 @@ conformance! {
     sqlite_copied => sqlite("wal", Pages::Copied);
     files => files();
     command => command();
+    redis => redis(false);
+    redis_that_appends => redis(true);
 }
 
 fn sqlite(journal: &str, pages: Pages) -> Specimen {
@@ -136,6 +157,8 @@ fn sqlite(journal: &str, pages: Pages) -> Specimen {
         },
         has_token: true,
         fill_in: |_| (),
+        wake: |_| (),
+        rest: |_| (),
     }
 }
 
@@ -180,6 +203,8 @@ fn files() -> Specimen {
         },
         has_token: false,
         fill_in: |directory| fs::write(directory.join(".env"), "SECRET=hunter3\n").unwrap(),
+        wake: |_| (),
+        rest: |_| (),
     }
 }
 
@@ -208,10 +233,59 @@ fn command() -> Specimen {
         lessen: |path| fs::write(path, "one\ntwo\nend\n").unwrap(),
         has_token: false,
         fill_in: |_| (),
+        wake: |_| (),
+        rest: |_| (),
+    }
+}
+
+fn redis(appends: bool) -> Specimen {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::at(directory.path());
+    let settings: &[(&str, &str)] = if appends { &[("appendonly", "yes")] } else { &[] };
+    cache.make(settings);
+    cache.fill("agent", 3000);
+    cache.ask(&["SADD", "agents", "a", "b", "c"]);
+    cache.ask(&["-n", "3", "SET", "version", "v1"]);
+    let facts = [("agents", "SCARD agents"), ("version", "-n 3 GET version")];
+    Specimen {
+        component: Box::new(cache.component(&facts)),
+        directory,
+        change: |directory| {
+            Cache::at(directory).start();
+            _ = Cache::at(directory).ask(&[
+                "SADD",
+                "agents",
+                "d",
+                &format!("{:?}", std::time::Instant::now()),
+            ]);
+            _ = Cache::at(directory).ask(&["SET", "new", "key"]);
+        },
+        contents: |directory| {
+            let cache = Cache::at(directory);
+            if !cache.data().exists() {
+                return String::new();
+            }
+            cache.start();
+            cache.contents()
+        },
+        damage: |path| {
+            let dump = if path.is_dir() { crate::cache::dump_in(path) } else { path.to_owned() };
+            scribble(&dump, fs::metadata(&dump).unwrap().len() / 2);
+        },
+        lessen: |path| {
+            if path.is_dir() {
+                crate::cache::lessen(&crate::cache::dump_in(path));
+            }
+        },
+        has_token: false,
+        fill_in: |_| (),
+        wake: |directory| Cache::at(directory).start(),
+        rest: |directory| Cache::at(directory).stop(),
     }
 }
 
 fn looks_well(specimen: &Specimen) {
+    (specimen.wake)(specimen.path());
     let component = &specimen.component;
     let errors: Vec<_> =
         component.preflight().into_iter().filter(|finding| finding.severity == Severity::Error).collect();
@@ -260,7 +334,7 @@ fn sees_a_change(specimen: &Specimen) {
     let second = specimen.back_up(Some(&first)).unwrap();
     assert!(!second.unchanged);
     assert_ne!(second.point.facts, first.point.facts);
-    let (proof, _) = second.recover(&*specimen.component, RUN).unwrap();
+    let (proof, _) = specimen.recover(&second);
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
     assert_eq!(specimen.contents(), changed);
     // What was restored of one point is not proven by what was recorded of another.
@@ -273,6 +347,7 @@ fn aborts(specimen: &Specimen) {
     let scratch = tempfile::tempdir().unwrap();
     let request =
         CaptureRequest { run: RUN, scratch: scratch.path(), previous: None, cancel: Cancel::default() };
+    (specimen.wake)(specimen.path());
     drop(specimen.component.capture(&request).unwrap());
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     // Nothing holds the source still any more.
@@ -288,6 +363,7 @@ fn refuses_an_unread_capture(specimen: &Specimen) {
     let scratch = tempfile::tempdir().unwrap();
     let request =
         CaptureRequest { run: RUN, scratch: scratch.path(), previous: None, cancel: Cancel::default() };
+    (specimen.wake)(specimen.path());
     let capture = specimen.component.capture(&request).unwrap();
     drop(capture.members);
     assert!(capture.finish.finish(None).is_err());
@@ -327,7 +403,7 @@ fn comes_back_from_nothing(specimen: &Specimen) {
     specimen.destroy();
     assert!(!specimen.component.state().unwrap().present);
     assert_ne!(specimen.contents(), before);
-    let (proof, plan) = stored.recover(&*specimen.component, RUN).unwrap();
+    let (proof, plan) = specimen.recover(&stored);
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
     assert_eq!(specimen.contents(), before);
     // Done twice, nothing more happens; what was committed is not there to be rolled back to.
@@ -346,13 +422,14 @@ fn comes_back_over_what_is_there(specimen: &Specimen) {
     let stored = specimen.back_up(None).unwrap();
     (specimen.change)(specimen.path());
     let changed = specimen.contents();
-    let (_, plan) = stored.recover(&*specimen.component, RUN).unwrap();
+    let (_, plan) = specimen.recover(&stored);
     assert_eq!(specimen.contents(), before);
     if specimen.component.kind() == "command" {
         // What a command has put back, only a command can take away.
         return;
     }
     assert!(!plan.kept().is_empty());
+    (specimen.rest)(specimen.path());
     plan.rollback(&mut |_, _| Ok(())).unwrap();
     assert_eq!(specimen.contents(), changed);
     plan.rollback(&mut |_, _| panic!("there is nothing left to move")).unwrap();

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
+mod cache;
 mod checks;
 mod command;
 mod conformance;
 mod files;
+mod redis;
+mod redis_faults;
 mod rehearsal;
 mod services;
 mod sqlite;

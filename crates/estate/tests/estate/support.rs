@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use estate::component::{
-    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Part, PointFacts, Proof, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Part, PointFacts, Problem, Proof,
+    Tally,
 };
 use estate::{Error, Result};
 
@@ -21,6 +22,7 @@ pub struct Stored {
     pub directory: tempfile::TempDir,
     pub point: PointFacts,
     pub unchanged: bool,
+    pub problems: Vec<Problem>,
 }
 
 /// Captures and stores everything, as the engine does: read all members, count what is stored, finish.
@@ -57,6 +59,7 @@ pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
                     let bytes = io::copy(&mut open()?, &mut file)?;
                     file.set_permissions(fs::Permissions::from_mode(meta.mode))?;
                     file.set_modified(SystemTime::from(meta.mtime))?;
+                    std::os::unix::fs::fchown(&file, Some(meta.uid), Some(meta.gid))?;
                     Ok(bytes)
                 };
                 // From another thread, as the repository does.
@@ -71,7 +74,7 @@ pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
     point.complete(&finished);
     // It must survive the way through a snapshot's record.
     let point = serde_json::from_str(&serde_json::to_string(&point).unwrap()).unwrap();
-    Ok(Stored { directory, point, unchanged })
+    Ok(Stored { directory, point, unchanged, problems: finished.problems })
 }
 
 /// Where a member lies in the stand-in.

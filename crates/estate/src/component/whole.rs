@@ -1,0 +1,38 @@
+//! Telling whether the streams of a capture were read to their ends.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many streams of a capture have not been read to their ends.
+pub(in crate::component) type Unread = Arc<AtomicUsize>;
+
+/// A stream of known length that tells when all of it was read.
+pub(in crate::component) struct Whole<R> {
+    inner: R,
+    left: u64,
+    unread: Unread,
+}
+
+impl<R: Read> Whole<R> {
+    /// Counts as unread from now until `bytes` have come.
+    pub(in crate::component) fn new(inner: R, bytes: u64, unread: &Unread) -> Self {
+        unread.fetch_add(usize::from(bytes > 0), Ordering::AcqRel);
+        Self { inner, left: bytes, unread: Arc::clone(unread) }
+    }
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.left > 0 {
+            self.left = self.left.saturating_sub(count as u64);
+            if self.left == 0 {
+                self.unread.fetch_sub(1, Ordering::AcqRel);
+            } else if count == 0 && !buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(count)
+    }
+}
