@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use estate::check::{self, Check};
-use estate::component::{self, CommandOptions, Component, Export, Exported, FilesOptions, RedisOptions, SqliteOptions};
+use estate::component::{
+    self, CommandOptions, Component, Export, Exported, FilesOptions, RedisOptions, SqliteOptions,
+};
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
 use place::{Command, Place};

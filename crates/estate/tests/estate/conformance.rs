@@ -241,7 +241,7 @@ fn command() -> Specimen {
 fn redis(appends: bool) -> Specimen {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::at(directory.path());
-    let settings: &[(&str, &str)] = if appends { &[("appendonly", "yes")] } else { &[] };
+    let settings: &[(&str, &str)] = if appends { &[("appendonly", "yes")] } else { &[("save", "3600 1")] };
     cache.make(settings);
     cache.fill("agent", 3000);
     cache.ask(&["SADD", "agents", "a", "b", "c"]);

@@ -258,6 +258,8 @@ fn circles_and_clashes() {
             head("components: { db: { files: a } }\nservices: { db: { process: a } }\n"),
         ),
         ("all", head("components: { all: { files: a } }\n")),
+        ("a socket and a port", head("components: { a: { redis: a, socket: b, port: 1 } }\n")),
+        ("a user without a password", head("components: { a: { redis: a, username: b } }\n")),
     ]);
     insta::assert_snapshot!(told);
 }

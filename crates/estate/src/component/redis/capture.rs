@@ -91,7 +91,7 @@ pub(super) fn begin(options: &RedisOptions, place: &Place, request: &CaptureRequ
     point.details.insert(detail::DATABASES.to_owned(), databases.to_string());
     let mut keys = dump.keys.clone();
     if !options.facts.is_empty() || dump.uncounted.is_some() {
-        keys = measure(options, place, request, &layout, (&path, databases), &version, &mut point)?;
+        keys = measure(options, place, request, &layout, (path.as_path(), databases), &version, &mut point)?;
     }
     point.facts.automatic = facts::of_keys(&keys);
 

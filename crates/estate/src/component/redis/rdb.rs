@@ -95,7 +95,7 @@ pub(super) fn read(from: impl Read) -> Result<Dump, Bad> {
         Err(Stop::Unknown(what)) => {
             dump.keys.clear();
             dump.uncounted = Some(what);
-            input.to_the_end()?
+            input.read_the_rest()?
         }
         Err(Stop::Bad(bad)) => return Err(bad),
     };
@@ -210,7 +210,7 @@ impl<R: Read> Input<R> {
     }
 
     /// Reads what is left without understanding it; the checksum behind it, and that of what is before that.
-    fn to_the_end(&mut self) -> Result<(u64, Checksum), Bad> {
+    fn read_the_rest(&mut self) -> Result<(u64, Checksum), Bad> {
         loop {
             self.at = self.held.saturating_sub(FOOTER_BYTES).max(self.at);
             if !self.more()? {

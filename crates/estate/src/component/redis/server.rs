@@ -169,7 +169,7 @@ impl Server {
 }
 
 /// Says what was tried at which server.
-pub(super) fn failed(action: &'static str, address: &Address) -> impl Fn(Failure) -> Error {
+pub(super) fn failed(action: &'static str, address: &Address) -> impl Fn(Failure) -> Error + use<> {
     let server = address.to_string();
     move |failure| match failure {
         Failure::Interrupted => Error::Interrupted,
