@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use estate::check::{self, Check};
 use estate::component::{
-    self, CommandOptions, Component, Export, Exported, FilesOptions, PostgresOptions, SqliteOptions,
+    self, CommandOptions, Component, Export, Exported, FilesOptions, PostgresOptions, RedisOptions,
+    SqliteOptions,
 };
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
@@ -318,6 +319,22 @@ impl Maker<'_> {
                 let options =
                     PostgresOptions { facts, proof_timeout: *declared.timeout, ..self.postgres(postgres)? };
                 Box::new(component::postgres::Postgres::new(options, self.place.clone()))
+            }
+            ComponentKind::Redis(redis) => {
+                let password = redis.password.as_ref().map(|late| self.late(late)).transpose()?;
+                let options = RedisOptions {
+                    socket: redis.socket.as_ref().map(|path| self.path(path)),
+                    host: redis.host.clone(),
+                    port: redis.port,
+                    username: redis.username.clone(),
+                    password,
+                    config: redis.config.iter().map(|path| self.path(path)).collect(),
+                    binaries: redis.binaries.as_ref().map(|path| self.path(path)),
+                    facts,
+                    proof_timeout: *declared.timeout,
+                    ..RedisOptions::of(self.path(&redis.redis))
+                };
+                Box::new(component::redis::Redis::new(options, self.place.clone()))
             }
             ComponentKind::Command(command) => {
                 let around =

@@ -185,6 +185,7 @@ impl Book<'_> {
         match kind {
             ComponentKind::Sqlite(sqlite) => format!("SQLite database {}", path(&sqlite.sqlite)),
             ComponentKind::Postgres(postgres) => format!("PostgreSQL cluster {}", path(&postgres.postgres)),
+            ComponentKind::Redis(redis) => format!("Redis server of {}", path(&redis.redis)),
             ComponentKind::Files(files) => {
                 let paths: Vec<String> = files.files.iter().map(|file| path(file)).collect();
                 let names: Vec<String> = files.env_files.iter().map(|file| path(file)).collect();

@@ -16,6 +16,7 @@ mod json;
 mod logs;
 mod open;
 mod postgres;
+mod redis;
 mod resume;
 mod retention;
 mod s3;

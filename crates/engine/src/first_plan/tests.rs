@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::survey::{Later, Listener, Unit};
+use crate::survey::{Later, Listener, Redis, Unit};
 
 fn layout() -> Layout {
     Layout {
@@ -39,6 +39,10 @@ fn rich() -> Found {
         }],
         clusters: vec![Cluster { data: "/var/lib/postgresql/15/main".into(), runs: true }],
         elsewhere: vec![("/home/a/notes.db".into(), vec!["notes".to_owned()])],
+        redis: vec![
+            Redis { data: "/var/lib/redis".into(), port: Some(6379), program: "redis-server".to_owned() },
+            Redis { data: "/srv/app/cache".into(), port: None, program: "valkey-server".to_owned() },
+        ],
         config: vec!["/srv/app/docker-compose.yml".into(), "/srv/app/k8s".into()],
         env_files: vec!["/srv/app/.env".into()],
         others: vec!["/srv/app/data".into(), "/srv/app/uploads".into()],
@@ -179,6 +183,7 @@ fn hostile_names_change_nothing_but_themselves() {
             }],
             clusters: vec![Cluster { data: format!("{path}.pg").into(), runs: false }],
             elsewhere: vec![(path.clone().into(), vec![name.to_owned()])],
+            redis: vec![Redis { data: path.clone().into(), port: Some(1), program: name.to_owned() }],
             config: vec![format!("{path}.conf").into()],
             env_files: vec![format!("{path}.env").into()],
             others: vec![format!("{path}.other").into()],

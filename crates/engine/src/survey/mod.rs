@@ -69,6 +69,8 @@ pub struct Found {
     pub clusters: Vec<Cluster>,
     /// SQLite databases elsewhere that a process has open, with the names of the programs.
     pub elsewhere: Vec<(PathBuf, Vec<String>)>,
+    /// Redis servers that run.
+    pub redis: Vec<Redis>,
     /// Files and directories of configuration.
     pub config: Vec<PathBuf>,
     /// Files of `NAME=VALUE` lines.
@@ -109,6 +111,17 @@ pub struct Cluster {
     pub runs: bool,
 }
 
+/// A Redis server that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// The directory in which it works: its data.
+    pub data: PathBuf,
+    /// The port at which it listens, if it does.
+    pub port: Option<u16>,
+    /// Its program's name.
+    pub program: String,
+}
+
 /// Something that Lifeboat has no driver for yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Later {
@@ -121,7 +134,7 @@ pub struct Later {
 /// What Lifeboat knows of and has no driver for yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LaterKind {
-    /// A Redis server or its data.
+    /// Redis' data, or a server of which not enough may be seen.
     Redis,
     /// Containers described by a compose file.
     Compose,
@@ -364,6 +377,7 @@ impl Walk<'_> {
             let remark = "a PostgreSQL server runs whose data directory may not be seen: do this as root";
             found.remarks.push(remark.to_owned());
         }
+        found.redis = machine.redis();
         // A directory with a live database or with secrets in it is not to be taken as it is.
         let alone = |path: &PathBuf| {
             let databases = found.databases.iter().map(|database| &database.path).chain(&known);
@@ -377,6 +391,7 @@ impl Walk<'_> {
             .iter()
             .map(|database| &database.path)
             .chain(&known)
+            .chain(found.redis.iter().map(|server| &server.data))
             .chain(&found.config)
             .chain(&found.env_files)
             .collect();
@@ -396,6 +411,11 @@ impl Walk<'_> {
             .collect();
         found.others = others;
         found.elsewhere = machine.databases(|path| !found.dirs.iter().any(|dir| path.starts_with(dir)));
+        let of_a_server = |later: &Later| {
+            let data = found.redis.iter().map(|server| server.data.display().to_string() + "/");
+            later.kind == LaterKind::Redis && data.into_iter().any(|data| later.seen.contains(&data))
+        };
+        found.later.retain(|later| !of_a_server(later));
         found.later.extend(machine.servers());
         found.listeners = machine.listeners(&found.databases);
         found.units = machine::units(&self.survey.units, &found.dirs, &mut found.remarks);

@@ -24,6 +24,7 @@ mod log;
 mod options;
 pub mod postgres;
 mod proof;
+pub mod redis;
 mod restore;
 pub mod sqlite;
 mod tally;
@@ -44,7 +45,9 @@ pub use capture::{
 pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
-pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, PostgresOptions, SqliteOptions};
+pub use options::{
+    CommandOptions, Export, Exported, FilesOptions, Pages, PostgresOptions, RedisOptions, SqliteOptions,
+};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
 pub(crate) use restore::appended;

@@ -152,6 +152,65 @@ pub struct CommandOptions {
     pub timeout: Duration,
 }
 
+/// A component of kind `redis`: one Redis or Valkey server.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Its data directory; absolute. Of a server on another machine, where it is restored to.
+    pub data: PathBuf,
+    /// Its socket.
+    pub socket: Option<PathBuf>,
+    /// Its host, if there is no socket; this machine by default.
+    pub host: Option<String>,
+    /// Its port; 6379 by default.
+    pub port: Option<u16>,
+    /// The user to log in as; the default one if there is only a password.
+    pub username: Option<String>,
+    /// The password, if it asks for one.
+    pub password: Option<String>,
+    /// Files of its configuration, which are kept with its data; absolute.
+    pub config: Vec<PathBuf>,
+    /// The directory of its programs; where packages put them by default.
+    pub binaries: Option<PathBuf>,
+    /// Facts by name: a command that is answered with one value, as it is typed behind `redis-cli`.
+    pub facts: Vec<(String, String)>,
+    /// How long a private server may take to load a dump, and a check to read it; an hour by default.
+    pub proof_timeout: Duration,
+}
+
+impl RedisOptions {
+    /// The defaults for a server with this data directory.
+    pub fn of(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            socket: None,
+            host: None,
+            port: None,
+            username: None,
+            password: None,
+            config: Vec::new(),
+            binaries: None,
+            facts: Vec::new(),
+            proof_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Shows everything but the password.
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("data", &self.data)
+            .field("socket", &self.socket)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .field("config", &self.config)
+            .field("binaries", &self.binaries)
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SqliteOptions {
     /// The defaults for a database.
     pub fn of(path: impl Into<PathBuf>) -> Self {

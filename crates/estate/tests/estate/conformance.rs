@@ -12,6 +12,7 @@ use estate::component::{
 };
 use estate::{Error, Result};
 
+use crate::cache::Cache;
 use crate::cluster::Cluster;
 use crate::support::{RUN, Shell, Stored, age, back_up, copy, scribble, sqlite3};
 
@@ -111,6 +112,8 @@ conformance! {
     files => files();
     command => command();
     postgres => postgres();
+    redis => redis(false);
+    redis_that_appends => redis(true);
 }
 
 fn sqlite(journal: &str, pages: Pages) -> Specimen {
@@ -274,6 +277,52 @@ fn postgres() -> Specimen {
         fill_in: |_| (),
         wake: |directory| Cluster::at(directory).start(),
         rest: |directory| Cluster::at(directory).stop(),
+    }
+}
+
+fn redis(appends: bool) -> Specimen {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::at(directory.path());
+    let settings: &[(&str, &str)] = if appends { &[("appendonly", "yes")] } else { &[("save", "3600 1")] };
+    cache.make(settings);
+    cache.fill("agent", 3000);
+    cache.ask(&["SADD", "agents", "a", "b", "c"]);
+    cache.ask(&["-n", "3", "SET", "version", "v1"]);
+    let facts = [("agents", "SCARD agents"), ("version", "-n 3 GET version")];
+    Specimen {
+        component: Box::new(cache.component(&facts)),
+        directory,
+        change: |directory| {
+            Cache::at(directory).start();
+            _ = Cache::at(directory).ask(&[
+                "SADD",
+                "agents",
+                "d",
+                &format!("{:?}", std::time::Instant::now()),
+            ]);
+            _ = Cache::at(directory).ask(&["SET", "new", "key"]);
+        },
+        contents: |directory| {
+            let cache = Cache::at(directory);
+            if !cache.data().exists() {
+                return String::new();
+            }
+            cache.start();
+            cache.contents()
+        },
+        damage: |path| {
+            let dump = if path.is_dir() { crate::cache::dump_in(path) } else { path.to_owned() };
+            scribble(&dump, fs::metadata(&dump).unwrap().len() / 2);
+        },
+        lessen: |path| {
+            if path.is_dir() {
+                crate::cache::lessen(&crate::cache::dump_in(path));
+            }
+        },
+        has_token: false,
+        fill_in: |_| (),
+        wake: |directory| Cache::at(directory).start(),
+        rest: |directory| Cache::at(directory).stop(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
+mod cache;
 mod checks;
 mod cluster;
 mod command;
@@ -9,6 +10,8 @@ mod conformance;
 mod files;
 mod postgres;
 mod postgres_wal;
+mod redis;
+mod redis_faults;
 mod rehearsal;
 mod services;
 mod ship;

@@ -14,7 +14,7 @@ pub use check::{
 };
 pub use component::{
     CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent, Priority,
-    SqliteComponent,
+    RedisComponent, SqliteComponent,
 };
 pub use plan::{
     Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,

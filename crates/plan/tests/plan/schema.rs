@@ -87,6 +87,7 @@ fn kinds_are_told_apart_by_the_schema_too() {
         (false, json!({ "files": "a", "exports": { "a": "dump" } })),
         (false, json!({ "command": "a" })),
         (true, json!({ "postgres": "a" })),
+        (true, json!({ "redis": "a" })),
         (false, json!({ "mariadb": "a" })),
     ] {
         let plan = component(value);
