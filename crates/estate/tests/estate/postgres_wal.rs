@@ -89,7 +89,7 @@ fn a_record_that_is_not_as_it_was_written_is_noticed() {
     let home = directory();
     let cluster = Cluster::make(home.path());
     let _server = Server(cluster.clone());
-    cluster.sql("create table t(n int, filler text); insert into t select i, repeat('y', 50) from generate_series(1, 5000) i");
+    cluster.sql("create table t(n int, filler text); insert into t select i, repeat('y', 50) from generate_series(1, 30000) i");
     let name = cluster.sql("select pg_walfile_name(pg_switch_wal())");
     let (name, bytes) =
         segments(&cluster, &name).into_iter().rev().nth(1).unwrap_or_else(|| panic!("{name}"));
