@@ -40,9 +40,11 @@ const QUEUE_BYTES_MAX: u64 = 32 << 20;
 const CATCH_UP_BYTES_MAX: u64 = 128 << 20;
 /// From this size on the log is begun anew, as SQLite itself does: from there on an application checkpoints at each commit.
 const TURN_FRAMES: u32 = 1000;
-/// How long after a try to begin the log anew the next one comes, if it failed; twice as long each time, up to the
-/// second: each try may leave an anchor in the log.
+/// How long after a reader was in the way is it tried again to begin the log anew; twice as long each time, up to the second:
+/// each try may leave an anchor in the log.
 const TURN_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// The same after writers and checkpoints of others were.
+const TURN_SOON: Duration = Duration::from_millis(100);
 /// How long the write lock is waited for then: nothing is shipped meanwhile.
 const TURN_WAIT: Duration = Duration::from_millis(250);
 /// How often writers may come in between before another time is better.
@@ -413,25 +415,22 @@ impl Follower {
         Ok(())
     }
 
-    /// Tries to begin the log anew; `false` when somebody's long transaction is in the way.
-    fn turn(&mut self) -> Result<bool> {
+    /// Tries to begin the log anew.
+    fn turn(&mut self) -> Result<Turn> {
         // Most of the work, without a lock that anybody waits for.
         self.hold.checkpoint()?;
         for _ in 0..TURN_ATTEMPTS {
             if !self.hold.lock(TURN_WAIT)? {
-                return Ok(false);
+                return Ok(Turn::Again);
             }
-            match self.turn_locked() {
-                Ok(Turn::Done) => return Ok(true),
-                Ok(Turn::InTheWay) => return self.hold.unlock().map(|()| false),
-                Ok(Turn::Again) => self.hold.unlock()?,
-                Err(error) => {
-                    _ = self.hold.unlock();
-                    return Err(error);
-                }
+            let turned = self.turn_locked();
+            self.hold.unlock()?;
+            match turned? {
+                Turn::Again => {}
+                other => return Ok(other),
             }
         }
-        Ok(false)
+        Ok(Turn::Again)
     }
 
     fn turn_locked(&mut self) -> Result<Turn> {
@@ -439,9 +438,9 @@ impl Follower {
         let extent = self.hold.extent()?;
         if extent.in_database < extent.frames {
             self.read_on(extent.frames)?;
-            let is_done = self.hold.checkpoint()?;
             // The transaction that has the lock began before, and reads the log: the next one need not.
-            return Ok(if is_done { Turn::Again } else { Turn::InTheWay });
+            let is_in_the_way = self.hold.checkpoint()? == Some(false);
+            return Ok(if is_in_the_way { Turn::InTheWay } else { Turn::Again });
         }
         let before = self.cut.salts;
         let is_anchored = self.anchor()?;
@@ -456,7 +455,7 @@ impl Follower {
 /// What came of a try to begin the log anew under the write lock.
 enum Turn {
     Done,
-    /// All is in the database now; in the next transaction it can be done.
+    /// All is in the database now, and in the next transaction it can be done; or others are busy.
     Again,
     /// Somebody reads what is older.
     InTheWay,
@@ -527,12 +526,18 @@ impl Follow for Follower {
         if self.seen_frame < TURN_FRAMES || Instant::now() < self.turn_after {
             return Ok(());
         }
-        if self.turn()? {
-            self.turn_pause = TURN_AGAIN[0];
-        } else {
-            self.turn_after = Instant::now() + self.turn_pause;
-            self.turn_pause = (self.turn_pause * 2).min(TURN_AGAIN[1]);
-        }
+        let pause = match self.turn()? {
+            Turn::Done => {
+                self.turn_pause = TURN_AGAIN[0];
+                return Ok(());
+            }
+            Turn::Again => TURN_SOON,
+            Turn::InTheWay => {
+                let longer = (self.turn_pause * 2).min(TURN_AGAIN[1]);
+                std::mem::replace(&mut self.turn_pause, longer)
+            }
+        };
+        self.turn_after = Instant::now() + pause;
         Ok(())
     }
 

@@ -191,10 +191,11 @@ impl Hold {
         Err(self.in_use())
     }
 
-    /// Runs a checkpoint that waits for nobody, and tells whether all of the log is in the database then.
-    pub(super) fn checkpoint(&self) -> Result<bool> {
+    /// Runs a checkpoint that waits for nobody, and tells whether all of the log is in the database then; `None` when
+    /// another process is at one.
+    pub(super) fn checkpoint(&self) -> Result<Option<bool>> {
         let extent = self.asked(extent(&self.probe, "passive"))?;
-        Ok(extent.is_some_and(|extent| extent.in_database == extent.frames))
+        Ok(extent.map(|extent| extent.in_database == extent.frames))
     }
 
     pub(super) fn header(&self) -> Result<Option<Header>> {
