@@ -255,7 +255,10 @@ impl Writer<'_> {
         match server.port {
             Some(port) => self.comment(4, &format!("{program} works there and listens at port {port}.")),
             None => {
-                self.comment(4, &format!("{program} works there and listens at no port: add `socket: PATH`."))
+                self.comment(
+                    4,
+                    &format!("{program} works there and listens at no port: add `socket: PATH`."),
+                );
             }
         }
         self.comment(4, "If it asks for a password: password: \"${file:/etc/lifeboat/redis-password}\"");

@@ -217,7 +217,7 @@ impl Wal<'_> {
         let length = file.bytes.len() as u64;
         let first = file.parsed.begin(length).map_or(0, |begin| begin.0);
         let missed = first.saturating_sub(end) / length;
-        if missed == 0 || missed > MISSED_MAX || end % length != 0 {
+        if missed == 0 || missed > MISSED_MAX || !end.is_multiple_of(length) {
             return Ok(0);
         }
         let mut along = 0;

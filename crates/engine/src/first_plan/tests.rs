@@ -197,7 +197,7 @@ fn hostile_names_change_nothing_but_themselves() {
         let plan = parse(&text);
         assert_eq!(
             (plan.components.len(), plan.services.len(), plan.scenarios.len()),
-            (3, 1, 1),
+            (4, 1, 1),
             "{name:?}\n{text}"
         );
         let component = plan.components.iter().next().unwrap().1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use estate::component::LogBase;
 use jiff::{SignedDuration, Timestamp};
-use repository::log::{Appender, Archive, Base, Piece, RetainOptions, Scope, Target};
+use repository::log::{Appender, Archive, Base, CompactOptions, Piece, RetainOptions, Scope, Target};
 use repository::{Context, Repository};
 use store::fault::{Filter, Operation};
 use store::{Fault, Memory, Store};
@@ -162,7 +162,9 @@ fn a_prune_keeps_every_log_that_a_point_needs_and_drops_the_others_in_two_phases
     scene.log(&appender, 0, 200);
     let prune = |keep_marked| {
         let options = RetainOptions { keep_marked, ..RetainOptions::default() };
-        let pruned = retain::prune_logs_with(&scene.site, &options, Context::silent()).unwrap();
+        // What is joined goes only as a whole.
+        let apart = CompactOptions { objects_min: usize::MAX, ..CompactOptions::default() };
+        let pruned = retain::prune_logs_with(&scene.site, (&options, &apart), Context::silent()).unwrap();
         (pruned.removed, pruned.marked, pruned.left_alone.len())
     };
     let (day, now) = (std::time::Duration::from_secs(86_400), std::time::Duration::ZERO);

@@ -30,12 +30,12 @@ pub struct PrunedLogs {
 
 /// Marks and removes what no point needs of the logs of every component, and joins small segments.
 pub(super) fn prune_logs(site: &Site, context: Context<'_>) -> Result<PrunedLogs> {
-    prune_logs_with(site, &RetainOptions::default(), context)
+    prune_logs_with(site, (&RetainOptions::default(), &CompactOptions::default()), context)
 }
 
 pub(crate) fn prune_logs_with(
     site: &Site,
-    options: &RetainOptions,
+    options: (&RetainOptions, &CompactOptions),
     context: Context<'_>,
 ) -> Result<PrunedLogs> {
     let mut pruned = PrunedLogs::default();
@@ -64,7 +64,7 @@ fn prune_log(
     site: &Site,
     catalogue: &Catalogue,
     component: &str,
-    options: &RetainOptions,
+    (retain, compact): (&RetainOptions, &CompactOptions),
     context: Context<'_>,
     pruned: &mut PrunedLogs,
 ) -> repository::log::Result<()> {
@@ -79,12 +79,12 @@ fn prune_log(
     }
     // Points that do not count need their logs too: as long as one is there, it can be restored.
     let bases: Vec<Base> = catalogue.of(component).filter_map(|point: &Point| base(point)).collect();
-    let report = archive.plan_retention(&bases, options)?.execute(context)?;
+    let report = archive.plan_retention(&bases, retain)?.execute(context)?;
     pruned.removed += report.removed;
     pruned.removed_bytes += report.removed_bytes;
     pruned.marked += report.marked;
     for (lineage, _) in archived.lineages() {
-        pruned.joined += archive.compact(lineage, &CompactOptions::default(), context)?.removed;
+        pruned.joined += archive.compact(lineage, compact, context)?.removed;
     }
     Ok(())
 }

@@ -76,6 +76,7 @@ impl Cache {
     }
 
     /// Starts it if it does not run, and waits until it has loaded its data; nothing where there is no data directory.
+    #[expect(clippy::zombie_processes, reason = "it goes on; `stop` ends it, by its number")]
     pub fn start(&self) {
         if self.pid().is_some() || !self.data().exists() {
             return;

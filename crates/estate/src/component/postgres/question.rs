@@ -54,19 +54,19 @@ pub(crate) fn ask(
     let mut connection =
         Connection::open(&address, &login, Some(owner), cancel).map_err(|error| match error {
             Failure::Broken(why) => Unanswered::Silent(format!("{address}: {why}")),
-            other => sorted(other),
+            other => sorted(&other),
         })?;
     let asked = connection.query("begin read only").and_then(|_| connection.query(query));
-    let rows = asked.map_err(sorted)?;
+    let rows = asked.map_err(|failure| sorted(&failure))?;
     let row =
         |row: Vec<Option<Vec<u8>>>| row.into_iter().map(|field| text(field.unwrap_or_default())).collect();
     Ok(Answered { columns: rows.types.len(), rows: rows.rows.into_iter().map(row).collect() })
 }
 
 /// Sorts what a server said by its code (PostgreSQL's appendix "Error Codes").
-fn sorted(failure: Failure) -> Unanswered {
+fn sorted(failure: &Failure) -> Unanswered {
     let told = failure.to_string();
-    match (&failure, failure.code()) {
+    match (failure, failure.code()) {
         (Failure::Interrupted, _) => Unanswered::Interrupted,
         (Failure::Broken(_), _) => Unanswered::Silent(told),
         // Shutting down, crashing, starting, or full.

@@ -97,7 +97,7 @@ pub(super) fn replay(
     let programs = found.map_err(bad)?;
     let stop = match replay.at {
         Some(at) => Some(Stop::After(at.as_microsecond())),
-        None if replay.to % cluster.segment_bytes != 0 => Some(Stop::At(Lsn(replay.to))),
+        None if !replay.to.is_multiple_of(cluster.segment_bytes) => Some(Stop::At(Lsn(replay.to))),
         None => None,
     };
     let of = |name: &str| recorded.details.get(name).map_or("", String::as_str);

@@ -42,6 +42,7 @@ fn a_writer_that_is_killed_leaves_nothing_that_was_not_committed() {
 /// Keeps each piece as a file, durable before it is acknowledged, until it is killed.
 #[test]
 #[ignore = "is started by shipping_that_is_killed_goes_on_where_it_was"]
+#[expect(clippy::disallowed_methods, reason = "the parent has no other way to say where the database is")]
 fn ships_until_it_is_killed() {
     let Some(directory) = std::env::var_os("LIFEBOAT_TEST_SHIP").map(PathBuf::from) else { return };
     let component = estate::component::sqlite::Sqlite::new(SqliteOptions::of(directory.join("app.db")));

@@ -193,8 +193,8 @@ pub fn history_name(timeline: u32) -> String {
 /// Fails, in words, for what is no history of this timeline.
 pub fn parent(history: &[u8], timeline: u32) -> std::result::Result<(u32, Lsn), String> {
     let text = String::from_utf8_lossy(history);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let last = lines.last().ok_or_else(|| format!("the history of timeline {timeline} has no line"))?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let last = lines.next_back().ok_or_else(|| format!("the history of timeline {timeline} has no line"))?;
     let mut words = last.split_whitespace();
     let parsed =
         words.next().and_then(|word| word.parse().ok()).zip(words.next().and_then(|word| word.parse().ok()));

@@ -201,7 +201,7 @@ impl Walk {
 
     /// Begins the record at this place; `false` when there is none.
     fn begin(&mut self, place: &mut Place<'_>) -> Result<bool, String> {
-        if place.at % PAGE == 0 {
+        if place.at.is_multiple_of(PAGE) {
             let page = place.page()?;
             if page.flags & IS_CONTINUED != 0 {
                 return Err(place.says("a record goes on there that does not begin before it"));
@@ -221,7 +221,7 @@ impl Walk {
     /// Takes what this page has of the open record; tells whether that was its end.
     fn fill(&mut self, place: &mut Place<'_>) -> Result<bool, String> {
         let Some(record) = &mut self.open else { return Ok(false) };
-        if place.at % PAGE == 0 {
+        if place.at.is_multiple_of(PAGE) {
             let page = place.page()?;
             let left = record.bytes - record.got;
             if page.flags & IS_OVERWRITTEN != 0 && page.flags & IS_CONTINUED == 0 {
