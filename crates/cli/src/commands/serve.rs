@@ -86,18 +86,23 @@ fn show(ui: &Ui, event: &Event) {
             let text = format!("{} archived{}", units::bytes(*bytes), delay.unwrap_or_default());
             (Style::Dim, component, text)
         }
-        Event::Based { component, run } => {
-            (Style::Green, component, format!("there is a base (run {run}): from here on any instant comes back"))
-        }
+        Event::Based { component, run } => (
+            Style::Green,
+            component,
+            format!("there is a base (run {run}): from here on any instant comes back"),
+        ),
         Event::NotBased { component, why } => {
             (Style::Red, component, format!("no base could be made: {why}; it is tried again"))
         }
-        Event::Away { component, why, .. } => {
-            (Style::Red, component, format!("the repository does not take it: {why}; the source keeps it meanwhile"))
-        }
+        Event::Away { component, why, .. } => (
+            Style::Red,
+            component,
+            format!("the repository does not take it: {why}; the source keeps it meanwhile"),
+        ),
         Event::Back { component } => (Style::Green, component, "the repository takes it again".to_owned()),
         Event::Interrupted { component, why } => {
-            let text = format!("the log is interrupted: {why}; nothing comes back from here to the next base");
+            let text =
+                format!("the log is interrupted: {why}; nothing comes back from here to the next base");
             (Style::Red, component, text)
         }
         Event::Waiting { component, why } => (Style::Yellow, component, format!("{why}; it is tried again")),

@@ -137,7 +137,8 @@ impl<'a> Line<'a> {
     /// Follows the source until something breaks or one is to stop.
     fn follow(&mut self) -> Result<()> {
         let failed = Error::component(&self.name);
-        let none = || Error::refused("it has no log that could be followed", "give it an interval: `every: 30m`");
+        let none =
+            || Error::refused("it has no log that could be followed", "give it an interval: `every: 30m`");
         let last = if self.begins_anew { None } else { self.last_piece()? };
         let log = self.driver.log().ok_or_else(none)?;
         let mut follower = log.follow(last.as_ref()).map_err(failed)?.ok_or_else(none)?;
@@ -164,7 +165,8 @@ impl<'a> Line<'a> {
             ended
         })?;
         if self.shipped.missing.is_none() && !keeper.is_based(Duration::MAX)? {
-            self.shipped.missing = Some("no base was made yet, without which its log cannot be replayed".to_owned());
+            self.shipped.missing =
+                Some("no base was made yet, without which its log cannot be replayed".to_owned());
         }
         Ok(())
     }
@@ -178,7 +180,12 @@ impl<'a> Line<'a> {
     }
 
     /// Looks, hands over, and takes what is archived, until one is to stop and all is.
-    fn look(&mut self, follower: &mut dyn Follow, jobs: &SyncSender<Job>, answers: &Receiver<Done>) -> Result<()> {
+    fn look(
+        &mut self,
+        follower: &mut dyn Follow,
+        jobs: &SyncSender<Job>,
+        answers: &Receiver<Done>,
+    ) -> Result<()> {
         let failed = |error| Error::component(&self.name)(error);
         let (mut busy_since, mut waits_since) = (Instant::now(), None::<Instant>);
         let (mut in_flight, mut stop_since) = (false, None::<Instant>);
@@ -209,7 +216,10 @@ impl<'a> Line<'a> {
                 || follower.behind_bytes() >= SEND_BYTES
                 || follower.is_urgent()
                 || is_stopping;
-            if is_due && !in_flight && let Some(piece) = follower.piece().map_err(failed)? {
+            if is_due
+                && !in_flight
+                && let Some(piece) = follower.piece().map_err(failed)?
+            {
                 let bytes = piece.bytes.len() as u64;
                 in_flight = jobs.try_send(Job::Piece(piece.clone())).is_ok();
                 self.shipped.pieces += u64::from(in_flight);
@@ -231,7 +241,8 @@ impl<'a> Line<'a> {
             }
             if stop_since.is_some_and(|since| since.elapsed() >= DRAIN) {
                 let behind = follower.behind_bytes();
-                self.shipped.missing = Some(format!("{behind} bytes of its log are not archived; the source keeps them"));
+                self.shipped.missing =
+                    Some(format!("{behind} bytes of its log are not archived; the source keeps them"));
                 return Ok(());
             }
             if !is_stopping {
@@ -414,7 +425,8 @@ impl<'a> Keeper<'a> {
             return Err(Error::Failed(record.reasons.join("; ")));
         }
         if !self.is_based(BASE_EVERY)? {
-            let why = "the backup does not know where it stands in the log: another process writes for too long";
+            let why =
+                "the backup does not know where it stands in the log: another process writes for too long";
             return Err(Error::Failed(why.to_owned()));
         }
         (self.watch)(&Event::Based { component: self.name.clone(), run: record.run.clone() });

@@ -164,7 +164,8 @@ impl Validator<'_> {
             }
         }
         if component.every == Some(Every::Continuous) && !matches!(component.kind, ComponentKind::Sqlite(_)) {
-            let message = format!("`every: continuous` of `{name}`: only the logs of sqlite components are shipped");
+            let message =
+                format!("`every: continuous` of `{name}`: only the logs of sqlite components are shipped");
             self.say_with_hint(at, message, "give it an interval, for example 30m");
         }
         if let Some(keep) = &component.keep

@@ -37,8 +37,9 @@ use self::pages::{BLOCK_BYTES, PageReader, Snapshot, Unread, Whole};
 use self::token::Mark;
 use super::restore::appended;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished,
-    Follow, Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity, SqliteOptions, State, StreamMeta, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished, Follow,
+    Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity,
+    SqliteOptions, State, StreamMeta, Tally,
 };
 use crate::facts::Facts;
 use crate::{Error, Result};

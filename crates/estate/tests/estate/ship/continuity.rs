@@ -157,8 +157,10 @@ fn another_page_size_needs_another_journal_first() {
 #[test]
 fn rollback_mode_and_what_is_no_database_are_refused() {
     for mode in ["delete", "truncate", "persist"] {
-        let database = crate::sqlite::Database::new(&format!("pragma journal_mode = {mode}; create table t(a);"));
-        let error = estate::component::Component::log(&database.component()).unwrap().follow(None).err().unwrap();
+        let database =
+            crate::sqlite::Database::new(&format!("pragma journal_mode = {mode}; create table t(a);"));
+        let error =
+            estate::component::Component::log(&database.component()).unwrap().follow(None).err().unwrap();
         assert!(error.to_string().contains("PRAGMA journal_mode=WAL"), "{error}");
         assert!(!database.directory.path().join("app.db-lifeboat").exists(), "nothing is left behind");
     }

@@ -23,7 +23,10 @@ fn a_writer_that_is_killed_leaves_nothing_that_was_not_committed() {
         let mut writer = Shell::open(&path);
         // What does not fit into its memory is in the log before it is committed.
         writer.run("pragma cache_size = 10; pragma cache_spill = 1;");
-        writer.run(&format!("begin; insert into note(text) select randomblob(3000) from generate_series(1, {});", 50 + round));
+        writer.run(&format!(
+            "begin; insert into note(text) select randomblob(3000) from generate_series(1, {});",
+            50 + round
+        ));
         shipping.ship().unwrap();
         writer.kill();
         shipping.ship().unwrap();
@@ -74,7 +77,8 @@ fn keep(directory: &Path, piece: &LogPiece) {
 }
 
 fn kept(directory: &Path) -> Vec<LogPiece> {
-    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut pieces: Vec<LogPiece> = names
         .filter(|name| name.starts_with("piece."))
         .map(|name| {
@@ -167,7 +171,8 @@ fn a_replay_that_is_killed_is_done_again() {
 
 #[test]
 fn a_log_that_is_not_what_it_was_is_never_replayed_silently() {
-    let filled = format!("{NOTES} insert into note(text) select randomblob(2000) from generate_series(1, 50);");
+    let filled =
+        format!("{NOTES} insert into note(text) select randomblob(2000) from generate_series(1, 50);");
     let mut shipping = Shipping::of(&filled);
     let base = shipping.base();
     for _ in 0..4 {
@@ -175,7 +180,8 @@ fn a_log_that_is_not_what_it_was_is_never_replayed_silently() {
         shipping.settle().unwrap();
     }
     let whole = shipping.archive.clone();
-    let refused = |archive: &[LogPiece]| shipping.try_replay(&base, None, archive).err().expect("refused").to_string();
+    let refused =
+        |archive: &[LogPiece]| shipping.try_replay(&base, None, archive).err().expect("refused").to_string();
     let with = |number: usize, change: &dyn Fn(&mut LogPiece)| {
         let mut archive = whole.clone();
         change(&mut archive[number]);
@@ -224,14 +230,18 @@ fn a_base_of_another_lineage_is_refused() {
     let lineage = std::mem::replace(&mut log.lineage, "another".to_owned());
     let parts = component.parts("r2", &base.point);
     base.restore(&parts);
-    let error = component.log().unwrap().replay(&parts, &base.point, estate::component::Replay {
-        at: None,
-        lineage: &lineage,
-        to: 1,
-        pieces: &mut std::iter::empty(),
-        file: &|_, _| Ok(None),
-        scratch: shipping.database.directory.path(),
-        cancel: &estate::component::Cancel::default(),
-    });
+    let error = component.log().unwrap().replay(
+        &parts,
+        &base.point,
+        estate::component::Replay {
+            at: None,
+            lineage: &lineage,
+            to: 1,
+            pieces: &mut std::iter::empty(),
+            file: &|_, _| Ok(None),
+            scratch: shipping.database.directory.path(),
+            cancel: &estate::component::Cancel::default(),
+        },
+    );
     assert!(error.unwrap_err().to_string().contains("does not continue"));
 }

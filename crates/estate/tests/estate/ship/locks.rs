@@ -48,7 +48,8 @@ fn under_constant_writes_the_log_stays_short_and_nobody_waits_long() {
     assert_eq!(restored.ask("select count(*), max(id) from note"), "599|599");
     assert_same(&shipping, &restored);
     // The log was begun anew, several times.
-    let lineages: std::collections::BTreeSet<_> = shipping.archive.iter().map(|piece| &piece.lineage).collect();
+    let lineages: std::collections::BTreeSet<_> =
+        shipping.archive.iter().map(|piece| &piece.lineage).collect();
     assert_eq!(lineages.len(), 1, "and the lineage is the same");
 }
 

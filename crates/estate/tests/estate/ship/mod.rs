@@ -9,9 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use estate::component::{
-    Cancel, Component, Follow, LogPiece, Proven, Replay, Replayed, SqliteOptions,
-};
+use estate::component::{Cancel, Component, Follow, LogPiece, Proven, Replay, Replayed, SqliteOptions};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -147,15 +145,19 @@ pub fn replay_on(
     let needed = |piece: &&LogPiece| piece.lineage == log.lineage && piece.last > log.needed_from;
     let pieces: Vec<LogPiece> = archive.iter().filter(needed).cloned().collect();
     let to = pieces.last().map_or(log.consistent_at, |piece| piece.last);
-    component.log().unwrap().replay(parts, &base.point, Replay {
-        at,
-        lineage: &log.lineage,
-        to,
-        pieces: &mut pieces.into_iter().map(Ok),
-        file: &|_, _| Ok(None),
-        scratch,
-        cancel: &Cancel::default(),
-    })
+    component.log().unwrap().replay(
+        parts,
+        &base.point,
+        Replay {
+            at,
+            lineage: &log.lineage,
+            to,
+            pieces: &mut pieces.into_iter().map(Ok),
+            file: &|_, _| Ok(None),
+            scratch,
+            cancel: &Cancel::default(),
+        },
+    )
 }
 
 /// A database that was brought to some instant.
@@ -189,9 +191,16 @@ pub fn pages(path: &Path) -> Vec<Vec<u8>> {
 pub fn assert_same(shipping: &Shipping, restored: &Restored) {
     let (source, found) = (pages(&shipping.database.path), fs::read(&restored.path).unwrap());
     let found: Vec<&[u8]> = found.chunks(source[0].len()).collect();
-    let differing: Vec<usize> =
-        (0..source.len().max(found.len())).filter(|&page| source.get(page).map(Vec::as_slice) != found.get(page).copied()).collect();
-    assert!(differing.is_empty(), "{differing:?} of {} and {} pages; {:?}", source.len(), found.len(), restored.replayed);
+    let differing: Vec<usize> = (0..source.len().max(found.len()))
+        .filter(|&page| source.get(page).map(Vec::as_slice) != found.get(page).copied())
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "{differing:?} of {} and {} pages; {:?}",
+        source.len(),
+        found.len(),
+        restored.replayed
+    );
     assert!(restored.is_summed(), "{:?}", restored.replayed);
 }
 

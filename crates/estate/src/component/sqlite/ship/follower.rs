@@ -16,8 +16,8 @@
 
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,10 @@ struct Seen {
 }
 
 /// Begins to follow the log, behind `last` if it can be proven that nothing is missing there.
-pub(in crate::component::sqlite) fn follow(options: &SqliteOptions, last: Option<&LogPiece>) -> Result<Follower> {
+pub(in crate::component::sqlite) fn follow(
+    options: &SqliteOptions,
+    last: Option<&LogPiece>,
+) -> Result<Follower> {
     let hold = Hold::open(&options.path, options.busy_timeout)?;
     if !hold.lock(options.busy_timeout)? {
         return Err(hold.in_use());
@@ -174,7 +177,9 @@ fn begin(hold: &Hold, options: &SqliteOptions, last: Option<&LogPiece>) -> Resul
         if bytes <= limit {
             return Ok((mark, header));
         }
-        Err(format!("{bytes} bytes were written meanwhile, which is more than the {limit} that are caught up with"))
+        Err(format!(
+            "{bytes} bytes were written meanwhile, which is more than the {limit} that are caught up with"
+        ))
     });
     let start = match (resumed, header) {
         (Ok((cut, header)), _) => Start {

@@ -246,8 +246,13 @@ impl Hold {
 
     /// Tells captures where the log stands in its lineage.
     pub(super) fn tell(&self, lineage: &str, salts: Salts, offset: u64) -> Result<()> {
-        let standing =
-            Standing { version: VERSION, pid: std::process::id(), lineage: lineage.to_owned(), salts, offset };
+        let standing = Standing {
+            version: VERSION,
+            pid: std::process::id(),
+            lineage: lineage.to_owned(),
+            salts,
+            offset,
+        };
         let mut line = serde_json::to_vec(&standing).expect("numbers and a name");
         line.resize(STATE_BYTES_MAX - 1, b' ');
         line.push(b'\n');
@@ -401,7 +406,8 @@ fn lock_state(path: &Path) -> Result<File> {
     match flock(&state, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(state),
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-            let holders = standing(path).map(|standing| Holder { pid: standing.pid, name: "lifeboat".to_owned() });
+            let holders =
+                standing(path).map(|standing| Holder { pid: standing.pid, name: "lifeboat".to_owned() });
             let hint = "it is shipped already; one process at a time may, stop the other".to_owned();
             Err(Error::InUse { path: path.to_owned(), holders: holders.into_iter().collect(), hint })
         }

@@ -24,11 +24,15 @@ pub(in crate::component::sqlite) fn replay(
     replay: Replay<'_>,
 ) -> Result<Replayed> {
     let [part] = parts else {
-        let (path, why) = (PathBuf::new(), format!("the point has {} parts, and a database is one", parts.len()));
+        let (path, why) =
+            (PathBuf::new(), format!("the point has {} parts, and a database is one", parts.len()));
         return Err(Error::BadTarget { path, why });
     };
     let refuse = |why: String| Error::BadTarget { path: part.beside.clone(), why };
-    let base = recorded.log.as_ref().ok_or_else(|| refuse("the point does not say where it is in the log".into()))?;
+    let base = recorded
+        .log
+        .as_ref()
+        .ok_or_else(|| refuse("the point does not say where it is in the log".into()))?;
     if base.lineage != replay.lineage {
         return Err(refuse(format!(
             "the log of lineage {} does not continue the point, which is of {}",
@@ -41,7 +45,8 @@ pub(in crate::component::sqlite) fn replay(
         if replay.cancel.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let piece = piece.map_err(|error| refuse(format!("its log ends at {:#x}: {error}", player.read_to)))?;
+        let piece =
+            piece.map_err(|error| refuse(format!("its log ends at {:#x}: {error}", player.read_to)))?;
         if player.play(&piece, replay.at, replay.to)? {
             reached_target = true;
             break;
@@ -223,7 +228,8 @@ impl Unfinished {
             Some(file) => file,
             None => {
                 let mut options = OpenOptions::new();
-                let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&self.path);
+                let file =
+                    options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&self.path);
                 self.file.insert(file.map_err(Error::io("write", &self.path))?)
             }
         };
