@@ -4,7 +4,7 @@
 //! The capture begins; the repository reads its members and writes the snapshot; the capture ends; the floor judges;
 //! the record makes the snapshot a recovery point. A crash before the record leaves a snapshot that is never chosen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::perform::Performer;
 use crate::point::{self, Point};
 use crate::work::Backup;
-use crate::{Error, Result};
+use crate::{Error, Result, log};
 
 /// Makes a recovery point of one component.
 ///
@@ -45,7 +45,7 @@ pub(crate) fn component(
     let believed = catalogue.newest(&backup.component).cloned();
     let driver = performer.drivers.component(&backup.component)?;
     let scratch = site.state.join("scratch").join(run).join(&backup.component);
-    let taken = performer.beside(driver, || {
+    let taken = performer.captured(driver, || {
         make(&scratch)?;
         let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), cancel, context);
         // Whatever is left there is of no use to anybody.
@@ -53,6 +53,9 @@ pub(crate) fn component(
         taken
     })??;
     let Taken { mut point, report, remarks, unchanged } = taken;
+    if let (Some(base), false) = (&point.log, backup.rehearsal) {
+        log::until_archived(&performer.repository, &backup.component, base, cancel)?;
+    }
     if backup.rehearsal {
         let summary = format!("{} could be backed up; nothing was written", backup.component);
         return Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) });
@@ -181,14 +184,19 @@ fn store(
     previous: Option<&Point>,
     context: Context<'_>,
 ) -> Result<Taken> {
-    let Capture { members, mut point, finish } = capture;
+    let Capture { members, mut point, mut finish } = capture;
+    let live = Live::of(&members);
     let excludes = members.iter().find_map(|member| match &member.content {
         Content::Host { excludes, .. } => Some(excludes.clone()),
         _ => None,
     });
     let options = BackupOptions {
         selection: selection(&excludes.unwrap_or_default())?,
-        parent: previous.map_or(Parent::None, |point| Parent::Snapshot(point.snapshot)),
+        // What is written to while it is read is not taken for unchanged by its times: they are too coarse for it.
+        parent: match previous {
+            Some(point) if live.roots.is_empty() => Parent::Snapshot(point.snapshot),
+            _ => Parent::None,
+        },
         tags: vec![format!("component:{}", backup.component), format!("run:{run}")],
         program_version: performer.site.program.clone(),
         dry_run: backup.rehearsal,
@@ -196,8 +204,22 @@ fn store(
         ..BackupOptions::default()
     };
     let members = members.into_iter().map(member).collect();
-    let report =
-        repository::backup::backup(&performer.repository, Source::Members(members), &options, context)?;
+    // The driver's own error, which the repository only hands on as words.
+    let mut no_good = None;
+    let then = || match finish.later() {
+        Ok(members) => Ok(members.into_iter().map(member).collect()),
+        Err(error) => {
+            let why = error.to_string();
+            no_good = Some(error);
+            Err(why)
+        }
+    };
+    let source = Source::MembersThen { members, then: Box::new(then) };
+    let report = repository::backup::backup(&performer.repository, source, &options, context);
+    if let Some(error) = no_good {
+        return Err(Error::component(&backup.component)(error));
+    }
+    let report = report?;
     let missing: Vec<String> = report
         .problems
         .iter()
@@ -207,7 +229,7 @@ fn store(
             report
                 .members
                 .iter()
-                .filter(|member| !member.is_taken)
+                .filter(|member| !member.is_taken && !live.later.contains(&member.path))
                 .map(|member| format!("{} is not in the backup", member.path.display())),
         )
         .collect();
@@ -221,6 +243,7 @@ fn store(
     let mut remarks: Vec<String> = report
         .problems
         .iter()
+        .filter(|problem| !live.roots.iter().any(|root| problem.path.starts_with(root)))
         .map(|problem| format!("{}: {}", problem.path.display(), problem.error))
         .collect();
     let (mut unchanged, mut counted) = (false, None);
@@ -244,6 +267,28 @@ fn store(
     Ok(Taken { point, report, remarks, unchanged })
 }
 
+/// What of a capture is not as files that nobody writes to.
+struct Live {
+    /// The directories in which things may vanish and change while they are read.
+    roots: Vec<PathBuf>,
+    /// The places at which the driver alone says whether something is there.
+    later: BTreeSet<PathBuf>,
+}
+
+impl Live {
+    fn of(members: &[estate::component::Member]) -> Self {
+        let (mut roots, mut later) = (Vec::new(), BTreeSet::new());
+        for member in members {
+            match &member.content {
+                Content::Host { path, live: true, .. } => roots.push(path.clone()),
+                Content::Later => _ = later.insert(member.path_in_snapshot.clone()),
+                _ => {}
+            }
+        }
+        Self { roots, later }
+    }
+}
+
 fn selection(excludes: &[String]) -> Result<Selection> {
     let patterns = Patterns::parse(excludes.iter().map(String::as_str), false).map_err(|error| {
         Error::refused(
@@ -254,10 +299,11 @@ fn selection(excludes: &[String]) -> Result<Selection> {
     Ok(Selection { excludes: patterns, described: excludes.to_vec(), ..Selection::default() })
 }
 
-fn member(member: estate::component::Member) -> Member<'static> {
+fn member<'a>(member: estate::component::Member) -> Member<'a> {
     let content = match member.content {
         Content::Host { path, .. } => MemberContent::Host(path),
         Content::AsBefore => MemberContent::AsBefore,
+        Content::Later => MemberContent::Later,
         Content::Stream { meta, size, block_bytes, open } => MemberContent::Stream {
             attributes: StreamAttributes {
                 mode: meta.mode,
@@ -266,7 +312,7 @@ fn member(member: estate::component::Member) -> Member<'static> {
                 mtime: meta.mtime.into(),
             },
             block_bytes,
-            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send>)),
+            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send + 'a>)),
             size,
         },
     };

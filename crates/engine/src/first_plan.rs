@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use plan::Plan;
 
-use crate::survey::{Database, Found, LaterKind, query_of_rows};
+use crate::survey::{Cluster, Database, Found, LaterKind, Redis, query_of_rows};
 use crate::{Error, Result, units};
 
 #[cfg(test)]
@@ -32,6 +32,8 @@ pub struct Layout {
 
 /// How many of the largest tables are counted at each backup.
 const FACTS_MAX: usize = 3;
+/// The port at which Redis listens unless it is told otherwise.
+const REDIS_PORT: u16 = 6379;
 /// How many lines one list of a comment has.
 const LISTED_MAX: usize = 20;
 /// A name in a plan has at most 64 characters, and some get an ending.
@@ -136,6 +138,12 @@ impl Writer<'_> {
         for database in &found.databases {
             self.database(database);
         }
+        for cluster in &found.clusters {
+            self.cluster(cluster);
+        }
+        for server in &found.redis {
+            self.redis(server);
+        }
         let env_files = self.paths(&found.env_files);
         let config = self.paths(&found.config);
         if !config.is_empty() || !env_files.is_empty() {
@@ -207,6 +215,62 @@ impl Writer<'_> {
         self.names.insert(check);
     }
 
+    fn cluster(&mut self, cluster: &Cluster) {
+        let Some(path) = self.path(&cluster.data) else { return };
+        let name = self.component("postgres");
+        self.line(format!("  {name}:"));
+        self.comment(
+            4,
+            if cluster.runs {
+                "All databases of the server that works here; run lifeboat as root, or as the server's user."
+            } else {
+                "No server works here now: a backup needs it running."
+            },
+        );
+        self.line(format!("    postgres: {path}"));
+        self.objectives("critical", "24h", "1h");
+        self.comment(
+            4,
+            "Add facts: queries of one value that a restored copy must answer as the original did.",
+        );
+        self.comment(4, "database: NAME");
+        self.comment(4, "facts:");
+        self.comment(4, "  NAME: select count(*) from TABLE");
+        let there = self.name(&format!("{name}-there"), "there");
+        self.comment(
+            4,
+            "To have the server started by a recovery, make it a service; then let the check below ask it:",
+        );
+        self.comment(4, &format!("  sql: {{ component: {name}, query: select 1, equals: 1 }}"));
+        let version =
+            self.path(&cluster.data.join("PG_VERSION")).expect("the directory has a path that is text");
+        self.checks.push(format!("  {there}:\n    file: {version}\n    expect: {{ exists: true }}"));
+    }
+
+    fn redis(&mut self, server: &Redis) {
+        let Some(path) = self.path(&server.data) else { return };
+        let name = self.component("redis");
+        self.line(format!("  {name}:"));
+        let program = &server.program;
+        match server.port {
+            Some(port) => self.comment(4, &format!("{program} works there and listens at port {port}.")),
+            None => {
+                self.comment(4, &format!("{program} works there and listens at no port: add `socket: PATH`."))
+            }
+        }
+        self.comment(4, "If it asks for a password: password: \"${file:/etc/lifeboat/redis-password}\"");
+        self.line(format!("    redis: {path}"));
+        if let Some(port) = server.port.filter(|port| *port != REDIS_PORT) {
+            self.line(format!("    port: {port}"));
+        }
+        self.objectives("high", "24h", "15m");
+        self.comment(
+            4,
+            "Add facts: commands of one answer that a restored copy must give as the original did.",
+        );
+        self.comment(4, "facts: { NAME: SCARD KEY }");
+    }
+
     fn objectives(&mut self, priority: &str, rpo: &str, rto: &str) {
         self.line(format!("    priority: {priority}\n    rpo: {rpo}\n    rto: {rto}\n    every: daily\n    keep: {{ last: 7, daily: 30, monthly: 12 }}"));
     }
@@ -224,7 +288,7 @@ impl Writer<'_> {
                 self.comment(0, &format!("  {} ({})", path.display(), programs.join(", ")));
             }
         }
-        for kind in [LaterKind::Postgres, LaterKind::Redis, LaterKind::Compose] {
+        for kind in [LaterKind::Redis, LaterKind::Compose] {
             let seen: Vec<&String> =
                 found.later.iter().filter(|later| later.kind == kind).map(|later| &later.seen).collect();
             if seen.is_empty() {
@@ -232,7 +296,11 @@ impl Writer<'_> {
             }
             let (title, advice) = advice(kind);
             self.line("");
-            self.comment(0, &format!("{title} is here, and there is no kind of its own for it yet:"));
+            let title = match kind {
+                LaterKind::Redis => "Redis is here, and not in the components:".to_owned(),
+                _ => format!("{title} is here, and there is no kind of its own for it yet:"),
+            };
+            self.comment(0, &title);
             for seen in seen.iter().take(LISTED_MAX) {
                 self.comment(0, &format!("  {seen}"));
             }
@@ -407,18 +475,9 @@ impl Writer<'_> {
 
 fn advice(kind: LaterKind) -> (&'static str, &'static [&'static str]) {
     match kind {
-        LaterKind::Postgres => (
-            "PostgreSQL",
-            &[
-                "Until then a component of kind `command` keeps a dump of it. Restoring it needs care, so write this yourself:",
-                "  command: pg_dumpall --clean --if-exists",
-                "  restore: psql --set ON_ERROR_STOP=1 postgres",
-            ],
-        ),
-        LaterKind::Redis => (
-            "Redis",
-            &["Until then a component of kind `command` can keep what `redis-cli --rdb FILE` writes."],
-        ),
+        LaterKind::Redis => {
+            ("Redis", &["If it is yours, add a component with its data directory: redis: /var/lib/redis"])
+        }
         LaterKind::Compose => (
             "Docker Compose",
             &[

@@ -14,6 +14,7 @@
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
+//! | [`wal`] | what a PostgreSQL server archives of its log and asks back |
 //! | [`units`] | durations, sizes and counts as people read them, everywhere |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup`, `upkeep` | the steps of a runbook as data, and their effects |
@@ -51,6 +52,7 @@ pub mod survey;
 pub mod timeline;
 pub mod units;
 mod upkeep;
+pub mod wal;
 mod work;
 
 pub use error::{Error, Result};

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use estate::component::{Cancel, Component, Log, LogBase, LogPiece, Part, PointFacts, Replay, Replayed};
 use estate::facts::Facts;
@@ -219,6 +221,44 @@ fn reach(
     Ok((needed, gap))
 }
 
+/// How long a source may take to archive what a backup needs of its log, and how often one looks.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits until the log that a base needs to be consistent is in the archive, where the source brings it there by itself.
+///
+/// Fails when it does not come: a backup whose log is not proven to be there does not count.
+pub(crate) fn until_archived(
+    repository: &Repository,
+    component: &str,
+    base: &LogBase,
+    cancel: &Cancel,
+) -> Result<()> {
+    let archive = Archive::new(repository, component)?;
+    let wanted = Base {
+        lineage: base.lineage.clone(),
+        needed_from: base.needed_from,
+        consistent_at: base.consistent_at,
+        instant_ms: None,
+    };
+    let deadline = Instant::now() + ARCHIVED_WITHIN;
+    loop {
+        let target = Target::Position(base.consistent_at);
+        let needed = archive.catalogue()?.needed(std::slice::from_ref(&wanted), &base.lineage, target);
+        let Err(why) = needed else { return Ok(()) };
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::component(component)(estate::Error::Interrupted));
+        }
+        if Instant::now() > deadline {
+            return Err(Error::Failed(format!(
+                "the backup of {component} does not count: the log that it needs is not in the archive: {why}; see what the \
+                 source says of its archiving"
+            )));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// Replays the log that a run has pinned on what lies beside. To be called where the place's files are.
 ///
 /// Fails when the archive has lost what it had then, and when the engine stops before the target.
@@ -268,7 +308,9 @@ fn run(
     scratch: &Path,
     cancel: &Cancel,
 ) -> estate::Result<Replayed> {
-    let (at, lineage, to) = (further.at, further.lineage.as_str(), further.to);
+    // An instant behind all that the pieces have is their end: an engine would look for something later in vain.
+    let at = further.at.filter(|at| further.until.is_some_and(|until| until > *at));
+    let (lineage, to) = (further.lineage.as_str(), further.to);
     let replay = Replay { at, lineage, to, pieces, file, scratch, cancel };
     log.replay(&restored.parts, &restored.recorded, replay)
 }

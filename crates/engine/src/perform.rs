@@ -93,6 +93,15 @@ impl<'a> Performer<'a> {
         Ok(if driver.enters_by_itself() { work() } else { self.place.within(work)? })
     }
 
+    /// The same for the capture and the reading of its members, for which a driver may go another way.
+    pub fn captured<T: std::marker::Send>(
+        &self,
+        driver: &dyn Component,
+        work: impl FnOnce() -> T + std::marker::Send,
+    ) -> crate::Result<T> {
+        Ok(if driver.is_captured_within() { self.place.within(work)? } else { work() })
+    }
+
     fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
         match work {
             Work::Backup(backup) => self.back_up(&backup, at),

@@ -92,6 +92,17 @@ pub enum Error {
         why: String,
     },
 
+    /// A database server could not be reached, or refused or failed to do something.
+    #[error("failed to {action} at the server {server}: {why}")]
+    Server {
+        /// What was to be done, as a verb.
+        action: &'static str,
+        /// Which one: its socket or its host and port.
+        server: String,
+        /// What it said, and what to do.
+        why: String,
+    },
+
     /// A command of the component failed.
     #[error("the command of {what} failed: {why}")]
     Command {

@@ -21,3 +21,4 @@ pub mod status;
 pub mod twin_init;
 pub mod validate;
 pub mod verify;
+pub mod wal;

@@ -35,6 +35,7 @@ fn top() {
       status  Show how ready you are: every objective beside what is measured
       report  Tell what one run did, showed and measured
       runbook  Print the plan as a document for people, with the commands to type by hand
+      wal  Archive the log of a PostgreSQL server, and give it back to one that recovers
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:
@@ -399,6 +400,7 @@ fn wrong_usage_cannot_run() {
       status  Show how ready you are: every objective beside what is measured
       report  Tell what one run did, showed and measured
       runbook  Print the plan as a document for people, with the commands to type by hand
+      wal  Archive the log of a PostgreSQL server, and give it back to one that recovers
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:

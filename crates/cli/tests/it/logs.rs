@@ -53,7 +53,8 @@ fn log(hub: &Hub, from: u64, to: u64) {
 fn said(hub: &Hub, arguments: &[&str], kind: &str) -> serde_json::Value {
     let output = hub.place.succeeds(arguments);
     let lines = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    lines.filter(|line| line["kind"] == kind).last().unwrap_or_else(|| panic!("{output}"))["answer"].clone()
+    lines.filter(|line| line["kind"] == kind).next_back().unwrap_or_else(|| panic!("{output}"))["answer"]
+        .clone()
 }
 
 #[test]

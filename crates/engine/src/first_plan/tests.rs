@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::survey::{Later, Listener, Unit};
+use crate::survey::{Later, Listener, Redis, Unit};
 
 fn layout() -> Layout {
     Layout {
@@ -37,12 +37,16 @@ fn rich() -> Found {
             programs: vec!["shopd".to_owned()],
             ..database("/srv/app/data/shop.db")
         }],
+        clusters: vec![Cluster { data: "/var/lib/postgresql/15/main".into(), runs: true }],
         elsewhere: vec![("/home/a/notes.db".into(), vec!["notes".to_owned()])],
+        redis: vec![
+            Redis { data: "/var/lib/redis".into(), port: Some(6379), program: "redis-server".to_owned() },
+            Redis { data: "/srv/app/cache".into(), port: None, program: "valkey-server".to_owned() },
+        ],
         config: vec!["/srv/app/docker-compose.yml".into(), "/srv/app/k8s".into()],
         env_files: vec!["/srv/app/.env".into()],
         others: vec!["/srv/app/data".into(), "/srv/app/uploads".into()],
         later: vec![
-            Later { kind: LaterKind::Postgres, seen: "postgres listens at port 5432".to_owned() },
             Later { kind: LaterKind::Redis, seen: "redis-server listens at port 6379".to_owned() },
             Later {
                 kind: LaterKind::Compose,
@@ -75,6 +79,7 @@ fn every_kind_of_finding_alone_makes_a_plan() {
     let all = [
         of(base.clone()),
         of(Found { databases: whole.databases.clone(), ..Found::default() }),
+        of(Found { clusters: whole.clusters.clone(), ..Found::default() }),
         of(Found { config: whole.config.clone(), ..Found::default() }),
         of(Found { env_files: whole.env_files.clone(), ..Found::default() }),
         of(Found { others: whole.others.clone(), ..Found::default() }),
@@ -176,7 +181,9 @@ fn hostile_names_change_nothing_but_themselves() {
                 untold: Some(name.to_owned()),
                 ..database(&path)
             }],
+            clusters: vec![Cluster { data: format!("{path}.pg").into(), runs: false }],
             elsewhere: vec![(path.clone().into(), vec![name.to_owned()])],
+            redis: vec![Redis { data: path.clone().into(), port: Some(1), program: name.to_owned() }],
             config: vec![format!("{path}.conf").into()],
             env_files: vec![format!("{path}.env").into()],
             others: vec![format!("{path}.other").into()],
@@ -190,7 +197,7 @@ fn hostile_names_change_nothing_but_themselves() {
         let plan = parse(&text);
         assert_eq!(
             (plan.components.len(), plan.services.len(), plan.scenarios.len()),
-            (2, 1, 1),
+            (3, 1, 1),
             "{name:?}\n{text}"
         );
         let component = plan.components.iter().next().unwrap().1;

@@ -50,7 +50,9 @@ impl ByHand {
         Self {
             remark: None,
             fetch: fetch(point, &parts, &to),
-            prove: prove(point, &parts),
+            prove: driver
+                .and_then(|driver| driver.prove_by_hand(&parts, &point.recorded))
+                .unwrap_or_else(|| prove(point, &parts)),
             swap: swap(&parts, kind),
         }
     }
@@ -81,6 +83,12 @@ fn prove(point: &Point, parts: &[Part]) -> String {
         }
         return lines.join("\n");
     }
+    if recorded.kind == "redis"
+        && let Some(data) = parts.last().map(|part| shown(&part.beside))
+    {
+        lines.extend(redis(&data, point));
+        return lines.join("\n");
+    }
     for part in parts {
         lines.push(format!("du -sb {}", shown(&part.beside)));
     }
@@ -90,6 +98,32 @@ fn prove(point: &Point, parts: &[Part]) -> String {
         lines.push(format!("# {name} was {}", value.to_string().replace('\n', " ")));
     }
     lines.join("\n")
+}
+
+/// A private server in a directory of its own, in which the dump has the name that a server looks for.
+fn redis(data: &str, point: &Point) -> Vec<String> {
+    let recorded = &point.recorded;
+    let dump = format!("$(find {data} -name '*.rdb' -o -name '*.aof' | head -n 1)");
+    let mut lines = vec![
+        "probe=$(mktemp -d)".to_owned(),
+        format!("cp \"{dump}\" $probe/dump.rdb && redis-check-rdb $probe/dump.rdb"),
+        "redis-server --port 0 --unixsocket $probe/s --dir $probe --save '' --maxmemory 0 --replicaof 127.0.0.1 0 \
+         --daemonize yes"
+            .to_owned(),
+    ];
+    for (name, value) in &recorded.facts.automatic {
+        lines.push(format!("redis-cli -s $probe/s info keyspace  # {name}: {value}"));
+    }
+    for (name, query) in &recorded.queries {
+        let expected = recorded.facts.declared.get(name).map(ToString::to_string).unwrap_or_default();
+        lines.push(format!("redis-cli -s $probe/s {query}  # {name}: {}", expected.replace('\n', " ")));
+    }
+    lines.push("redis-cli -s $probe/s shutdown nosave; rm -r $probe".to_owned());
+    if let Some((owner, group)) = recorded.details.get("owner").and_then(|owner| owner.split_once(':')) {
+        let group = group.split(':').next().unwrap_or_default();
+        lines.push(format!("chown -R {owner}:{group} {data}"));
+    }
+    lines
 }
 
 fn swap(parts: &[Part], kind: Option<&ComponentKind>) -> String {

@@ -96,6 +96,7 @@ pub(crate) fn point_with(
         bytes: Some(1),
         roots: Vec::new(),
         identity: None,
+        details: BTreeMap::new(),
         token: None,
         log,
     };

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Database, Later, LaterKind, Listener, Unit, begins_like_a_database, open_regular};
+use super::{Database, Later, LaterKind, Listener, Redis, Unit, begins_like_a_database, open_regular};
 
 /// More open databases elsewhere than this are not worth telling.
 const ELSEWHERE_MAX: usize = 20;
@@ -27,7 +28,13 @@ struct Process {
     program: String,
     files: Vec<PathBuf>,
     sockets: Vec<u64>,
+    /// Where it works, if that may be seen and is a directory of this process's file systems, too.
+    cwd: Option<PathBuf>,
     works_here: bool,
+}
+
+fn is_postgres(program: &str) -> bool {
+    matches!(program, "postgres" | "postmaster")
 }
 
 impl Machine {
@@ -73,11 +80,20 @@ impl Machine {
             .collect()
     }
 
-    /// Servers that there is no driver for yet.
+    /// Redis servers, by the directories in which they work, which are those of their data.
+    pub(super) fn redis(&self) -> Vec<Redis> {
+        let servers = self.processes.iter().filter(|process| is_redis(&process.program));
+        let one = |process: &Process| {
+            let data = process.cwd.clone()?;
+            Some(Redis { data, port: self.ports_of(process).min(), program: process.program.clone() })
+        };
+        servers.filter_map(one).collect()
+    }
+
+    /// Servers that there is no driver for yet, and those of which not enough may be seen.
     pub(super) fn servers(&self) -> Vec<Later> {
-        let kind = |program: &str| match program {
-            "postgres" | "postmaster" => Some(LaterKind::Postgres),
-            "redis-server" | "valkey-server" => Some(LaterKind::Redis),
+        let kind = |process: &Process| match process.program.as_str() {
+            program if is_redis(program) && process.cwd.is_none() => Some(LaterKind::Redis),
             _ => None,
         };
         let seen = |process: &Process| {
@@ -91,8 +107,16 @@ impl Machine {
         };
         self.processes
             .iter()
-            .filter_map(|process| Some(Later { kind: kind(&process.program)?, seen: seen(process) }))
+            .filter_map(|process| Some(Later { kind: kind(process)?, seen: seen(process) }))
             .collect()
+    }
+
+    /// The data directories in which a PostgreSQL server works; and whether there is one of which that may not be seen.
+    pub(super) fn clusters(&self) -> (BTreeSet<PathBuf>, bool) {
+        let servers = || self.processes.iter().filter(|process| is_postgres(&process.program));
+        let directories = servers().filter_map(|process| process.cwd.clone());
+        let directories = directories.filter(|directory| super::is_cluster(directory)).collect();
+        (directories, servers().any(|process| process.cwd.is_none()))
     }
 
     /// Everything that listens.
@@ -117,12 +141,24 @@ impl Machine {
     }
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    id(one).is_some() && id(one) == id(other)
+}
+
+fn is_redis(program: &str) -> bool {
+    matches!(program, "redis-server" | "valkey-server")
+}
+
 impl Process {
     fn look(dir: &Path, dirs: &[PathBuf]) -> Self {
         let program = fs::read(dir.join("comm")).unwrap_or_default();
         let program = String::from_utf8_lossy(&program).trim_end_matches('\n').to_owned();
-        let works_here =
-            fs::read_link(dir.join("cwd")).is_ok_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
+        let link = dir.join("cwd");
+        let cwd = fs::read_link(&link).ok();
+        let works_here = cwd.as_ref().is_some_and(|cwd| dirs.iter().any(|dir| cwd.starts_with(dir)));
+        // In a container it may be called as something else is here.
+        let cwd = cwd.filter(|cwd| is_same(cwd, &link));
         let (mut files, mut sockets) = (Vec::new(), Vec::new());
         for descriptor in fs::read_dir(dir.join("fd")).into_iter().flatten().flatten() {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
@@ -140,7 +176,7 @@ impl Process {
                 None => {}
             }
         }
-        Self { program, files, sockets, works_here }
+        Self { program, files, sockets, cwd, works_here }
     }
 }
 

@@ -170,6 +170,7 @@ impl Component for Dump {
             roots: vec![self.in_snapshot()],
             identity: None,
             token: None,
+            details: [].into(),
             log: None,
         };
         let content = Content::Stream { meta, size: None, block_bytes: None, open };
@@ -406,7 +407,7 @@ impl Finish for Ending {
             false
         });
         let facts = Facts { declared, automatic: [(BYTES.to_owned(), number(bytes))].into() };
-        Ok(Finished { facts, bytes: Some(bytes), problems })
+        Ok(Finished { facts, bytes: Some(bytes), problems, ..Finished::default() })
     }
 }
 

@@ -49,6 +49,16 @@ impl Holders {
     }
 }
 
+impl Holders {
+    /// Looks for processes that work in a directory, as servers do that have gone to their data; whatever it is called
+    /// where they are.
+    pub fn working_in(directory: &Path) -> Vec<Holder> {
+        let Some(wanted) = FileId::of(directory) else { return Vec::new() };
+        let works_there = |pid: &u32| FileId::of(Path::new(&format!("/proc/{pid}/cwd"))) == Some(wanted);
+        processes().into_iter().filter(works_there).map(|pid| Holder { pid, name: name_of(pid) }).collect()
+    }
+}
+
 impl Holder {
     /// Names several in a row.
     pub fn list(holders: &[Self]) -> String {

@@ -12,6 +12,8 @@ use estate::component::{
 };
 use estate::{Error, Result};
 
+use crate::cache::Cache;
+use crate::cluster::Cluster;
 use crate::support::{RUN, Shell, Stored, age, back_up, copy, scribble, sqlite3};
 
 /// A component with something in it, and what a test may do to it.
@@ -30,6 +32,16 @@ struct Specimen {
     has_token: bool,
     /// Does what is left to people after a disaster.
     fill_in: fn(&Path),
+    /// Has the application run, if it must for a capture.
+    wake: fn(&Path),
+    /// Has it stand still, for what is there to be replaced.
+    rest: fn(&Path),
+}
+
+impl Drop for Specimen {
+    fn drop(&mut self) {
+        (self.rest)(self.path());
+    }
 }
 
 impl Specimen {
@@ -42,10 +54,12 @@ impl Specimen {
     }
 
     fn back_up(&self, previous: Option<&Stored>) -> Result<Stored> {
+        (self.wake)(self.path());
         back_up(&*self.component, previous)
     }
 
     fn destroy(&self) {
+        (self.rest)(self.path());
         for path in self.component.destroy() {
             estate::swap::remove(&path).unwrap();
         }
@@ -53,10 +67,16 @@ impl Specimen {
 
     /// Restores beside without swapping.
     fn beside(&self, stored: &Stored, run: &str) -> Vec<estate::component::Part> {
+        (self.rest)(self.path());
         let parts = self.component.parts(run, &stored.point);
         self.component.prepare(&parts, &stored.point).unwrap();
         stored.restore(&parts);
         parts
+    }
+
+    fn recover(&self, stored: &Stored) -> (estate::component::Proof, estate::swap::SwapPlan) {
+        (self.rest)(self.path());
+        stored.recover(&*self.component, RUN).unwrap()
     }
 
     fn prove(&self, stored: &Stored, parts: &[estate::component::Part]) -> estate::component::Proof {
@@ -91,6 +111,9 @@ conformance! {
     sqlite_copied => sqlite("wal", Pages::Copied);
     files => files();
     command => command();
+    postgres => postgres();
+    redis => redis(false);
+    redis_that_appends => redis(true);
 }
 
 fn sqlite(journal: &str, pages: Pages) -> Specimen {
@@ -136,6 +159,8 @@ fn sqlite(journal: &str, pages: Pages) -> Specimen {
         },
         has_token: true,
         fill_in: |_| (),
+        wake: |_| (),
+        rest: |_| (),
     }
 }
 
@@ -180,6 +205,8 @@ fn files() -> Specimen {
         },
         has_token: false,
         fill_in: |directory| fs::write(directory.join(".env"), "SECRET=hunter3\n").unwrap(),
+        wake: |_| (),
+        rest: |_| (),
     }
 }
 
@@ -208,10 +235,99 @@ fn command() -> Specimen {
         lessen: |path| fs::write(path, "one\ntwo\nend\n").unwrap(),
         has_token: false,
         fill_in: |_| (),
+        wake: |_| (),
+        rest: |_| (),
+    }
+}
+
+fn postgres() -> Specimen {
+    let directory = crate::cluster::directory();
+    let cluster = Cluster::make(directory.path());
+    cluster.sql(
+        "create table agents(id bigint primary key, name text);
+         insert into agents select i, 'agent ' || i from generate_series(1, 3000) i; checkpoint",
+    );
+    let facts = [("agents", "select count(*) from agents"), ("last", "select max(name) from agents")];
+    Specimen {
+        component: Box::new(cluster.component(&facts)),
+        directory,
+        change: |directory| {
+            Cluster::at(directory).start();
+            _ = Cluster::at(directory).sql("insert into agents select max(id) + 1, 'new' from agents");
+        },
+        contents: |directory| {
+            let cluster = Cluster::at(directory);
+            cluster.start();
+            match cluster.is_running() {
+                true => cluster.sql("select id, name from agents order by id"),
+                false => String::new(),
+            }
+        },
+        damage: |data| {
+            let script = "find \"$1\"/base -type f -regex '.*/[1-9][0-9][0-9][0-9][0-9]+' -size +15";
+            let found =
+                std::process::Command::new("sh").args(["-c", script, "sh"]).arg(data).output().unwrap();
+            for path in String::from_utf8(found.stdout).unwrap().lines() {
+                scribble(Path::new(path), 8192 + 5000);
+            }
+        },
+        // One user and no server: what an administrator does with a cluster that must not be reached.
+        lessen: |data| crate::cluster::alone(data, "delete from agents where id > 2900"),
+        has_token: false,
+        fill_in: |_| (),
+        wake: |directory| Cluster::at(directory).start(),
+        rest: |directory| Cluster::at(directory).stop(),
+    }
+}
+
+fn redis(appends: bool) -> Specimen {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::at(directory.path());
+    let settings: &[(&str, &str)] = if appends { &[("appendonly", "yes")] } else { &[("save", "3600 1")] };
+    cache.make(settings);
+    cache.fill("agent", 3000);
+    cache.ask(&["SADD", "agents", "a", "b", "c"]);
+    cache.ask(&["-n", "3", "SET", "version", "v1"]);
+    let facts = [("agents", "SCARD agents"), ("version", "-n 3 GET version")];
+    Specimen {
+        component: Box::new(cache.component(&facts)),
+        directory,
+        change: |directory| {
+            Cache::at(directory).start();
+            _ = Cache::at(directory).ask(&[
+                "SADD",
+                "agents",
+                "d",
+                &format!("{:?}", std::time::Instant::now()),
+            ]);
+            _ = Cache::at(directory).ask(&["SET", "new", "key"]);
+        },
+        contents: |directory| {
+            let cache = Cache::at(directory);
+            if !cache.data().exists() {
+                return String::new();
+            }
+            cache.start();
+            cache.contents()
+        },
+        damage: |path| {
+            let dump = if path.is_dir() { crate::cache::dump_in(path) } else { path.to_owned() };
+            scribble(&dump, fs::metadata(&dump).unwrap().len() / 2);
+        },
+        lessen: |path| {
+            if path.is_dir() {
+                crate::cache::lessen(&crate::cache::dump_in(path));
+            }
+        },
+        has_token: false,
+        fill_in: |_| (),
+        wake: |directory| Cache::at(directory).start(),
+        rest: |directory| Cache::at(directory).stop(),
     }
 }
 
 fn looks_well(specimen: &Specimen) {
+    (specimen.wake)(specimen.path());
     let component = &specimen.component;
     let errors: Vec<_> =
         component.preflight().into_iter().filter(|finding| finding.severity == Severity::Error).collect();
@@ -260,7 +376,7 @@ fn sees_a_change(specimen: &Specimen) {
     let second = specimen.back_up(Some(&first)).unwrap();
     assert!(!second.unchanged);
     assert_ne!(second.point.facts, first.point.facts);
-    let (proof, _) = second.recover(&*specimen.component, RUN).unwrap();
+    let (proof, _) = specimen.recover(&second);
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
     assert_eq!(specimen.contents(), changed);
     // What was restored of one point is not proven by what was recorded of another.
@@ -273,6 +389,7 @@ fn aborts(specimen: &Specimen) {
     let scratch = tempfile::tempdir().unwrap();
     let request =
         CaptureRequest { run: RUN, scratch: scratch.path(), previous: None, cancel: Cancel::default() };
+    (specimen.wake)(specimen.path());
     drop(specimen.component.capture(&request).unwrap());
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     // Nothing holds the source still any more.
@@ -288,6 +405,7 @@ fn refuses_an_unread_capture(specimen: &Specimen) {
     let scratch = tempfile::tempdir().unwrap();
     let request =
         CaptureRequest { run: RUN, scratch: scratch.path(), previous: None, cancel: Cancel::default() };
+    (specimen.wake)(specimen.path());
     let capture = specimen.component.capture(&request).unwrap();
     drop(capture.members);
     assert!(capture.finish.finish(None).is_err());
@@ -327,7 +445,7 @@ fn comes_back_from_nothing(specimen: &Specimen) {
     specimen.destroy();
     assert!(!specimen.component.state().unwrap().present);
     assert_ne!(specimen.contents(), before);
-    let (proof, plan) = stored.recover(&*specimen.component, RUN).unwrap();
+    let (proof, plan) = specimen.recover(&stored);
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
     assert_eq!(specimen.contents(), before);
     // Done twice, nothing more happens; what was committed is not there to be rolled back to.
@@ -346,13 +464,14 @@ fn comes_back_over_what_is_there(specimen: &Specimen) {
     let stored = specimen.back_up(None).unwrap();
     (specimen.change)(specimen.path());
     let changed = specimen.contents();
-    let (_, plan) = stored.recover(&*specimen.component, RUN).unwrap();
+    let (_, plan) = specimen.recover(&stored);
     assert_eq!(specimen.contents(), before);
     if specimen.component.kind() == "command" {
         // What a command has put back, only a command can take away.
         return;
     }
     assert!(!plan.kept().is_empty());
+    (specimen.rest)(specimen.path());
     plan.rollback(&mut |_, _| Ok(())).unwrap();
     assert_eq!(specimen.contents(), changed);
     plan.rollback(&mut |_, _| panic!("there is nothing left to move")).unwrap();

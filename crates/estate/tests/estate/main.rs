@@ -2,10 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in helpers too")]
 
+mod cache;
 mod checks;
+mod cluster;
 mod command;
 mod conformance;
 mod files;
+mod postgres;
+mod postgres_wal;
+mod redis;
+mod redis_faults;
 mod rehearsal;
 mod services;
 mod ship;

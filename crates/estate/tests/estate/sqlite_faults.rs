@@ -214,8 +214,12 @@ fn what_cannot_be_evaluated_is_not_proven() {
     // Another query under an old name is not held against an old point: it is asked as it was.
     assert_eq!(prove(&database.with_facts(&[("agents", "select 1")]), &stored, "").outcome(), Proven::Proven);
     // A point that does not say how it was measured.
-    let mut forgotten =
-        Stored { directory: tempfile::tempdir().unwrap(), point: stored.point.clone(), unchanged: false };
+    let mut forgotten = Stored {
+        directory: tempfile::tempdir().unwrap(),
+        point: stored.point.clone(),
+        unchanged: false,
+        problems: Vec::new(),
+    };
     crate::support::copy(stored.directory.path(), forgotten.directory.path());
     forgotten.point.queries.clear();
     assert_eq!(prove(&component, &forgotten, "").outcome(), Proven::NotProven);

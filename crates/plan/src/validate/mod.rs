@@ -8,7 +8,7 @@ mod steps;
 use std::fmt::Display;
 
 use crate::decode::Reader;
-use crate::language::{Body, Component, ComponentKind, Gate, Keep, Question, Service};
+use crate::language::{Body, Component, ComponentKind, Gate, Keep, Question, RedisComponent, Service};
 use crate::values::{Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
 use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};
@@ -144,8 +144,22 @@ impl Validator<'_> {
         }
     }
 
+    fn redis(&mut self, name: &str, at: Position, redis: &RedisComponent) {
+        if redis.socket.is_some() && (redis.host.is_some() || redis.port.is_some()) {
+            let message = format!("the component `{name}` says a socket and a host or port");
+            self.say_with_hint(at, message, "one of them is enough: remove `socket`, or `host` and `port`");
+        }
+        if redis.username.is_some() && redis.password.is_none() {
+            let message = format!("the component `{name}` says who logs in, and no password");
+            self.say_with_hint(at, message, "add `password: \"${env:…}\"` or `password: \"${file:…}\"`");
+        }
+    }
+
     fn component(&mut self, name: &str, component: &Component) {
         let at = component.at;
+        if let ComponentKind::Redis(redis) = &component.kind {
+            self.redis(name, at, redis);
+        }
         if let ComponentKind::Files(files) = &component.kind {
             if files.files.is_empty() && files.env_files.is_empty() {
                 self.if_complete(

@@ -137,7 +137,7 @@ fn keys() {
         (
             "kinds that are not yet supported",
             head(
-                "components:\n  a: { postgres: app, rpo: 1h }\n  b: { redis: { url: x } }\n\
+                "components:\n  a: { mariadb: app, rpo: 1h }\n  b: { etcd: { url: x } }\n\
              services:\n  c: { compose: { file: docker-compose.yml, service: c } }\n\
              checks:\n  d: { dns: example.org }\n",
             ),
@@ -258,6 +258,8 @@ fn circles_and_clashes() {
             head("components: { db: { files: a } }\nservices: { db: { process: a } }\n"),
         ),
         ("all", head("components: { all: { files: a } }\n")),
+        ("a socket and a port", head("components: { a: { redis: a, socket: b, port: 1 } }\n")),
+        ("a user without a password", head("components: { a: { redis: a, username: b } }\n")),
     ]);
     insta::assert_snapshot!(told);
 }

@@ -82,7 +82,7 @@ impl Archive {
                 Some(appender) => appender,
                 none => none.insert(target.appender(name)?),
             };
-            self.copy_segments(name, lacking, appender, report, context)?;
+            self.copy_segments(name, &lacking, appender, report, context)?;
         }
         Ok(())
     }
@@ -90,7 +90,7 @@ impl Archive {
     fn copy_segments(
         &self,
         name: &str,
-        segments: Vec<Segment>,
+        segments: &[Segment],
         appender: &Appender,
         report: &mut CopyReport,
         context: Context<'_>,

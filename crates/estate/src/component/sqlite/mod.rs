@@ -33,9 +33,10 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use sha2::{Digest, Sha256};
 
-use self::pages::{BLOCK_BYTES, PageReader, Snapshot, Unread, Whole};
+use self::pages::{BLOCK_BYTES, PageReader, Snapshot};
 use self::token::Mark;
 use super::restore::appended;
+use super::whole::{Unread, Whole};
 use super::{
     Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished, Follow,
     Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity,
@@ -199,6 +200,7 @@ impl Component for Sqlite {
             roots: vec![self.path().to_owned()],
             identity: Some(measure::identity(&connection).map_err(failed)?),
             token,
+            details: [].into(),
             log,
         };
         let exports = self.options.exports.iter().map(|export| Path::new(EXPORTS).join(&export.name));
@@ -227,7 +229,7 @@ impl Component for Sqlite {
             point.facts.declared.insert(name.clone(), value);
         }
         let scratch = Scratch::new(request)?;
-        let meta = source::meta(&found);
+        let meta = StreamMeta::of(&found);
         let (unread, mut members) = (Unread::default(), Vec::new());
         for (number, (export, path)) in self.options.exports.iter().zip(exports).enumerate() {
             let file = scratch.path.join(format!("export-{number}"));

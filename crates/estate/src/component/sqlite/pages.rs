@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::Connection;
@@ -97,39 +96,6 @@ impl Read for PageReader {
         let count = buffer.len().min(self.batch.len() - self.given);
         buffer[..count].copy_from_slice(&self.batch[self.given..self.given + count]);
         self.given += count;
-        Ok(count)
-    }
-}
-
-/// How many streams of a capture have not been read to their ends.
-pub(super) type Unread = Arc<AtomicUsize>;
-
-/// A stream of known length that tells when all of it was read.
-pub(super) struct Whole<R> {
-    inner: R,
-    left: u64,
-    unread: Unread,
-}
-
-impl<R: Read> Whole<R> {
-    /// Counts as unread from now until `bytes` have come.
-    pub(super) fn new(inner: R, bytes: u64, unread: &Unread) -> Self {
-        unread.fetch_add(usize::from(bytes > 0), Ordering::AcqRel);
-        Self { inner, left: bytes, unread: Arc::clone(unread) }
-    }
-}
-
-impl<R: Read> Read for Whole<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if self.left > 0 {
-            self.left = self.left.saturating_sub(count as u64);
-            if self.left == 0 {
-                self.unread.fetch_sub(1, Ordering::AcqRel);
-            } else if count == 0 && !buffer.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
         Ok(count)
     }
 }

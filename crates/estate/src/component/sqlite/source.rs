@@ -13,7 +13,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -130,15 +129,4 @@ pub(super) fn bound(
     let (deadline, cancel) = (Instant::now() + patience, cancel.clone());
     let ask = move || cancel.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() >= deadline;
     connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(ask))
-}
-
-/// The owner, mode and time of change that the restored file is to have.
-pub(super) fn meta(found: &fs::Metadata) -> super::super::StreamMeta {
-    let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-    super::super::StreamMeta {
-        mode: found.mode() & 0o7777,
-        uid: found.uid(),
-        gid: found.gid(),
-        mtime: jiff::Timestamp::from_nanosecond(nanoseconds).unwrap_or_default(),
-    }
 }
