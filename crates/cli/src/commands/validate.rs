@@ -38,7 +38,8 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         ui.warning(&warning.text(&plan.file));
         ui.event(&Line::Answer { kind: "warning", answer: located(warning) })?;
     }
-    if plan.components.iter().any(|(_, component)| component.every.is_some()) {
+    let is_timed = |every: &plan::Every| *every != plan::Every::Continuous;
+    if plan.components.iter().any(|(_, component)| component.every.as_ref().is_some_and(is_timed)) {
         ui.note("note: `every` starts nothing by itself yet: let cron or a timer run `lifeboat backup`");
     }
     let summary =
