@@ -11,19 +11,20 @@ pub fn log_segment(data: &[u8]) {
         names(text);
     }
     let Ok((parts, table_bytes)) = decode_table(data) else {
-        let segment = any_segment(0, 1, Link([0; 16]));
+        let segment = segment(0, 1, Link([0; 16]), Link([0; 16])).expect("one position is a segment");
         assert!(decode("o", NAME, &segment, data).is_err());
         return;
     };
     assert_eq!(encode_table(&parts), data[..table_bytes]);
     let before = Link([7; 16]);
     let after = parts.iter().fold(before, |link, part| part.link(link));
-    let segment = Segment { after, ..any_segment(parts[0].first, parts[parts.len() - 1].last, before) };
+    let Some(segment) = segment(parts[0].first, parts[parts.len() - 1].last, before, after) else { return };
     let mut envelope = vec![1, NAME.len() as u8];
     envelope.extend(NAME.as_bytes());
     envelope.extend(data);
     let mut plaintext = vec![2];
-    plaintext.extend(zstd::bulk::compress(&envelope, 1).expect("a buffer of the library's own bound suffices"));
+    plaintext
+        .extend(zstd::bulk::compress(&envelope, 1).expect("a buffer of the library's own bound suffices"));
     assert!(matches!(decode("o", "log/c/l/t", &segment, &plaintext), Err(Error::WrongName { .. })));
     // The latest instant is in the name too; this one is that of parts of which none is known.
     if let Ok(contents) = decode("o", NAME, &segment, &plaintext) {
@@ -45,8 +46,7 @@ fn names(text: &str) {
     assert_eq!(unescape(&escape(text)).as_deref(), Some(text));
 }
 
-fn any_segment(first: u64, last: u64, before: Link) -> Segment {
-    let name = format!("{first:016x}-{:016x}-{:016x}-{:08x}-{before}-{before}", u64::MAX, u64::MAX, 1);
-    let segment = Segment::parse(&name, 1).expect("a name of the right form");
-    Segment { last, ..segment }
+/// A segment as its name says it, which knows no instant.
+fn segment(first: u64, last: u64, before: Link, after: Link) -> Option<Segment> {
+    Segment::parse(&format!("{first:016x}-{last:016x}-{:016x}-{:08x}-{before}-{after}", u64::MAX, 1), 1)
 }

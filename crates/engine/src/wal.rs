@@ -7,7 +7,7 @@
 //!
 //! # Where things lie
 //! A lineage is a timeline of a cluster, a position a byte of its log, a piece a segment or, of segments larger than
-//! [`PIECE`], a part of one. Histories, marks of backups and partial segments are the lineage's small files.
+//! `PIECE`, a part of one. Histories, marks of backups and partial segments are the lineage's small files.
 
 use std::fs;
 use std::io::Write as _;

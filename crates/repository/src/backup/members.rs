@@ -63,7 +63,7 @@ pub enum MemberContent<'a> {
     /// Fails the backup with [`Error::NotAsBefore`], before anything is read, when there
     /// is no parent, when it has nothing there, or when a blob of it is no longer in the repository's index.
     AsBefore,
-    /// What is known only when all other members have been read: whatever [`Source::MembersThen`] gives then at this
+    /// What is known only when all other members have been read: whatever [`super::Source::MembersThen`] gives then at this
     /// path or below it. When it gives nothing, nothing is there, which the member's totals say.
     ///
     /// A directory that only leads to what is given takes its attributes from the directory of that path on this
