@@ -103,10 +103,16 @@ pub fn timeline(repository: &Repository, catalogue: &Catalogue, component: &str)
     if archived.lineages().all(|(_, lineage)| lineage.segments.is_empty()) && points.is_empty() {
         return Ok(None);
     }
-    Ok(Some(draw(component, &points, &archived)))
+    let newest = catalogue.newest(component).map(Point::instant);
+    Ok(Some(draw(component, &points, newest, &archived)))
 }
 
-fn draw(component: &str, points: &[&Point], archived: &Archived) -> Timeline {
+fn draw(
+    component: &str,
+    points: &[&Point],
+    newest_point: Option<Timestamp>,
+    archived: &Archived,
+) -> Timeline {
     let bases: Vec<Base> = points.iter().filter_map(|point| base(point)).collect();
     let (spans, without) = archived.spans(&bases);
     let stretches = stretches(points, &bases, &spans);
@@ -115,7 +121,8 @@ fn draw(component: &str, points: &[&Point], archived: &Archived) -> Timeline {
         let own = bases.iter().filter(|base| base.lineage == gap.lineage);
         own.map(|base| base.needed_from).min().is_none_or(|oldest| oldest < gap.before)
     });
-    let newest = points.iter().map(|point| point.instant()).chain(stretches.iter().map(|one| one.end)).max();
+    // Of any point: one without a log has what the log behind a gap has.
+    let newest = newest_point.into_iter().chain(stretches.iter().map(|one| one.end)).max();
     let gaps = gaps.map(|gap| interruption(gap, archived, &stretches, newest)).collect();
     let without = without
         .into_iter()

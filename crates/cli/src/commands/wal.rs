@@ -18,6 +18,10 @@ use crate::ui::Ui;
 
 /// Archive the log of a PostgreSQL server, and give it back to one that recovers
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lifeboat wal push --plan /etc/lifeboat/lifeboat.yaml %p        in archive_command
+  lifeboat wal fetch --plan /etc/lifeboat/lifeboat.yaml %f %p    in restore_command")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

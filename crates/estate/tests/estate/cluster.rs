@@ -176,12 +176,17 @@ impl Cluster {
         if self.is_running() {
             assert!(self.pg_ctl(&["stop", "-m", "fast", "-w"]).status.success());
         }
+        self.wait_until_nobody_works_here();
     }
 
     /// Ends it as a crash of the machine does.
     pub fn kill(&self) {
         self.pg_ctl(&["stop", "-m", "immediate", "-w"]);
-        // Its children end a moment after it; until then the data directory is rightly called in use.
+        self.wait_until_nobody_works_here();
+    }
+
+    /// The server's processes end a moment after it says so; until then the data directory is rightly called in use.
+    fn wait_until_nobody_works_here(&self) {
         let data = self.data();
         let works_here =
             |entry: fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data);

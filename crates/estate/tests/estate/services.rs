@@ -407,7 +407,7 @@ fn what_a_person_would_type_is_told() {
     let unit = Service::new("nginx", Kind::Systemd(unit)).unwrap();
     assert_eq!(
         unit.by_hand(Verb::Restart, ground.state.path(), &Secrets::default()),
-        "systemctl restart -- nginx"
+        "systemctl reset-failed -- nginx; systemctl restart -- nginx"
     );
 }
 

@@ -104,12 +104,17 @@ pub(super) fn replay(
     let tablespaces: Vec<Tablespace> = serde_json::from_str(of(detail::TABLESPACES)).unwrap_or_default();
     let spool = data.join(super::boot::DIRECTORY).join("spool");
     let script = spool.join("get").to_string_lossy().replace('%', "%%");
+    let mut settings: Vec<(String, String)> = serde_json::from_str(of(detail::SETTINGS)).unwrap_or_default();
+    if cluster.major >= 15 {
+        // A server that looks ahead asks for what is behind the last segment before it has replayed that one.
+        settings.push(("recovery_prefetch".to_owned(), "off".to_owned()));
+    }
     let boot = Boot {
         place,
         data,
         programs,
         owner,
-        settings: serde_json::from_str(of(detail::SETTINGS)).unwrap_or_default(),
+        settings,
         timeout: options.proof_timeout,
         cancel: replay.cancel,
         recovery: Recovery::Log {
@@ -148,7 +153,9 @@ pub(super) fn replay(
 fn target(stop: Stop) -> (&'static str, String) {
     match stop {
         Stop::After(micros) => {
-            ("recovery_target_time", instant(micros).map_or(String::new(), |at| at.to_string()))
+            // With its offset as a number: when the server reads this, it knows no abbreviations yet, not even `Z`.
+            let written = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string();
+            ("recovery_target_time", instant(micros).map_or(String::new(), written))
         }
         Stop::At(position) => ("recovery_target_lsn", position.to_string()),
     }
