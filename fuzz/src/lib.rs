@@ -8,6 +8,7 @@
 mod chunk;
 mod files;
 mod index;
+mod log;
 mod plan_file;
 mod run;
 mod text;
@@ -15,6 +16,7 @@ mod text;
 pub use chunk::{blob, chunks, sealed_file, sidecar};
 pub use files::{pack_header, small_files, snapshot, tree};
 pub use index::{index_blobs, index_file};
+pub use log::log_segment;
 pub use plan_file::plan;
 pub use run::{journal, run_events};
 pub use text::{name, patterns, time};

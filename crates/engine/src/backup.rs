@@ -128,7 +128,7 @@ fn only_empty(reasons: &[estate::floor::Reason]) -> bool {
     reasons.iter().all(|reason| *reason == estate::floor::Reason::Empty)
 }
 
-fn make(scratch: &Path) -> Result<()> {
+pub(crate) fn make(scratch: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(scratch).map_err(Error::io("make", scratch))
 }

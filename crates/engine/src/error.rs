@@ -21,6 +21,9 @@ pub enum Error {
     /// The repository could not be read or written.
     #[error(transparent)]
     Repository(#[from] repository::Error),
+    /// A log archive could not be read or written.
+    #[error(transparent)]
+    Log(#[from] repository::log::Error),
     /// A component's driver failed.
     #[error("{component}: {source}")]
     Component {

@@ -192,7 +192,7 @@ fn record_of(site: &Site, kind: Kind, ended: &Ended, begun_at: Option<Timestamp>
         chosen: context.chosen.clone(),
         components: components_of(state),
         rto_seconds: is_recovery.then(|| recovery_time(state, &context, begun_at.unwrap_or(began))),
-        rpo_seconds: is_recovery.then(|| recovery_point(&context)).flatten(),
+        rpo_seconds: is_recovery.then(|| recovery_point(&ended.state, &context)).flatten(),
     })
 }
 
@@ -223,10 +223,31 @@ pub(crate) fn recovery_time(state: &State, context: &Context, began: Timestamp) 
     }
 }
 
-/// The time from the oldest of the points that were brought back to the disaster, in seconds.
-pub(crate) fn recovery_point(context: &Context) -> Option<f64> {
-    let oldest = context.chosen.iter().map(|chosen| chosen.instant).min()?;
+/// The time from the oldest of what was brought back to the disaster, in seconds.
+pub(crate) fn recovery_point(state: &State, context: &Context) -> Option<f64> {
+    let replayed = replayed(state);
+    let recovered = context.chosen.iter().map(|chosen| match replayed.get(&chosen.component) {
+        Some(instant) => (*instant).max(chosen.instant),
+        None => chosen.recovered(),
+    });
+    let oldest = recovered.min()?;
     Some((context.happened - oldest).seconds_or_zero())
+}
+
+/// The instants of the last things that replays have brought back, by component.
+pub(crate) fn replayed(state: &State) -> BTreeMap<String, Timestamp> {
+    let mut replayed = BTreeMap::new();
+    state.runbook().visit(&mut |step, _| {
+        let Body::Action(action) = &step.body else { return };
+        if let Ok(Work::Replay(restored)) = read::<Work>(action)
+            && let Some(Status::Succeeded { performed, .. }) = state.step(&step.id).map(|step| &step.status)
+            && let Some(instant) = performed.output.get("instant").and_then(serde_json::Value::as_str)
+            && let Ok(instant) = instant.parse()
+        {
+            replayed.insert(restored.component, instant);
+        }
+    });
+    replayed
 }
 
 trait SecondsOrZero {

@@ -6,6 +6,7 @@
 //! | [`point`] | recovery points and the choice among them |
 //! | [`protect`] | backing up by the plan; restore tests |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
+//! | [`log`] | points and logs together: the way to any instant |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
@@ -31,6 +32,7 @@ mod error;
 pub mod execute;
 pub mod first_plan;
 pub mod handbook;
+pub mod log;
 mod perform;
 pub mod point;
 mod preflight;

@@ -24,7 +24,7 @@ use crate::resolve::STEADY_AFTER;
 use crate::site::Site;
 use crate::units::counted;
 use crate::work::{At, Backup, Question, Restored, Work, read};
-use crate::{Error, backup, upkeep};
+use crate::{Error, backup, log, upkeep};
 
 /// How long an operation on a service may take where neither plan nor step says.
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -100,6 +100,7 @@ impl<'a> Performer<'a> {
             Work::Disaster { components } => self.destroy(&components),
             Work::Control { checks } => Ok(self.control(&checks, at)),
             Work::Fetch(restored) => self.fetch(&restored, at),
+            Work::Replay(restored) => self.replay(&restored, at),
             Work::Prove(restored) => self.prove(&restored, at),
             Work::Swap { restored, swap } => self.swap(&restored, &swap, at),
             Work::Discard { directory, .. } => self.discard(&directory),
@@ -249,11 +250,38 @@ impl<'a> Performer<'a> {
         .with_output(json!({ "bytes": bytes, "files": files })))
     }
 
+    fn replay(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        let driver = self.drivers.component(&restored.component).map_err(failure)?;
+        let cancel = at.cancel_flag();
+        let scratch = self.site.state.join("scratch").join(at.run()).join(&restored.component);
+        let replayed = self
+            .beside(driver, || {
+                backup::make(&scratch)?;
+                let replayed = log::replay(&self.repository, driver, restored, &scratch, &cancel);
+                // Whatever is left there is of no use to anybody.
+                let _left = std::fs::remove_dir_all(&scratch);
+                replayed
+            })
+            .and_then(|replayed| replayed)
+            .map_err(failure)?;
+        let instant = replayed.instant.map_or(String::new(), |instant| format!(", {instant}"));
+        let reached = format!("replayed to {:#x}{instant}", replayed.position);
+        let performed = match replayed.proof.shown.is_empty() {
+            true => Performed::new(reached),
+            false => {
+                let judged = judge(&restored.component, &replayed.proof)?;
+                Performed { summary: format!("{reached}; {}", judged.summary), ..judged }
+            }
+        };
+        Ok(performed.with_output(json!({ "position": replayed.position, "instant": replayed.instant, "shown": replayed.proof.shown })))
+    }
+
     fn prove(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
+        let recorded = log::recorded_after(restored);
         let proof = self
-            .beside(driver, || driver.prove(&restored.parts, &restored.recorded, &cancel))
+            .beside(driver, || driver.prove(&restored.parts, &recorded, &cancel))
             .map_err(failure)?
             .map_err(|error| failure(Error::component(&restored.component)(error)))?;
         judge(&restored.component, &proof)
@@ -535,6 +563,7 @@ impl Actions for Performer<'_> {
             // All of these find out by themselves what is done already.
             Ok(
                 Work::Fetch(_)
+                | Work::Replay(_)
                 | Work::Prove(_)
                 | Work::Swap { .. }
                 | Work::Discard { .. }

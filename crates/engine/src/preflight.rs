@@ -75,12 +75,12 @@ fn ages(site: &Site, context: &Context) -> Vec<Finding> {
     }
     let old = context.chosen.iter().filter_map(|chosen| {
         let rpo = site.plan.components.get(&chosen.component)?.rpo?;
-        let age = context.happened.duration_since(chosen.instant);
+        let age = context.happened.duration_since(chosen.recovered());
         let age = std::time::Duration::try_from(age).ok()?;
         (age > rpo).then(|| Finding {
             severity: Severity::Warning,
             what: format!(
-                "the point of {} is {} older than the disaster; at most {} may be lost",
+                "what there is of {} is {} older than the disaster; at most {} may be lost",
                 chosen.component,
                 units::duration(age),
                 units::duration(rpo)

@@ -13,8 +13,8 @@ use crate::recover::{plain_context, runbook};
 use crate::resolve::{Chosen, Context, Numbers, backup_steps, fetch_and_prove, phase};
 use crate::runs::{Kind, new_id};
 use crate::site::Site;
-use crate::work::{Restored, Work};
-use crate::{Error, Result, copies};
+use crate::work::Work;
+use crate::{Error, Result, copies, log};
 
 /// How long the backup or test of everything may take at most; single components have limits of their own.
 const ALL_WITHIN: Duration = Duration::from_secs(24 * 3600);
@@ -86,17 +86,12 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
     let mut inside = Numbers::inside(&together);
     let mut steps = Vec::new();
     for name in &names {
-        let point = catalogue.choose(name, None)?;
-        chosen.push(Chosen::of(point));
+        let choice = log::choose(&site.repository, &catalogue, name, None)?;
+        chosen.push(Chosen::of(&choice));
         let directory: PathBuf = site.state.join("scratch").join(&id).join(name);
-        let parts = drivers.component(name)?.parts(&id, &point.recorded);
-        let restored = Restored {
-            component: name.clone(),
-            snapshot: point.snapshot.to_hex(),
-            tree: point.tree.to_hex(),
-            parts: parts.iter().map(|part| part.moved_to(&directory)).collect(),
-            recorded: point.recorded.clone(),
-        };
+        let parts = drivers.component(name)?.parts(&id, &choice.point.recorded);
+        let parts = parts.iter().map(|part| part.moved_to(&directory)).collect();
+        let restored = log::restored(name, &choice, parts);
         let step = inside.next();
         let mut tested = fetch_and_prove(&restored, &step.child("test"));
         tested.name = format!("restore {name} into scratch and prove it");

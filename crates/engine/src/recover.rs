@@ -18,8 +18,8 @@ use crate::point::Catalogue;
 use crate::resolve::{self, Chosen, Context, Mode, Numbers, Resolution, Wanted};
 use crate::runs::{self, Files, Kind, new_id};
 use crate::site::Site;
-use crate::work::{Restored, Work, read};
-use crate::{Error, Result, preflight};
+use crate::work::{Work, read};
+use crate::{Error, Result, log, preflight};
 
 /// A run that is resolved and not begun: what is shown before anything is done.
 #[derive(Debug, Clone)]
@@ -43,11 +43,23 @@ impl Preview {
     }
 }
 
+/// The moment to which a recovery is to bring its components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wished {
+    /// Each component to the latest that there is of it.
+    #[default]
+    Latest,
+    /// All of them to the latest moment that all of them have.
+    Common,
+    /// All of them to this moment.
+    At(Timestamp),
+}
+
 /// What is wanted of a recovery.
 #[derive(Debug, Clone, Default)]
 pub struct RecoverOptions {
-    /// The recovery instant; the latest if `None`.
-    pub at: Option<Timestamp>,
+    /// To which moment.
+    pub to: Wished,
     /// When the disaster was declared; now if `None`.
     pub declared: Option<Timestamp>,
     /// When it happened; when it was declared if `None`.
@@ -67,13 +79,22 @@ pub fn preview(site: &Site, scenario: &str, mode: Mode, options: &RecoverOptions
         run: &id,
         scenario,
         mode,
-        at: options.at,
+        at: None,
         declared,
         happened: options.happened.unwrap_or(declared),
     };
     let catalogue = site.catalogue()?;
-    refuse_future(options.at, now, &catalogue)?;
-    let Resolution { runbook, context } = resolve::scenario(site, &catalogue, wanted)?;
+    let at = match options.to {
+        Wished::Latest => None,
+        Wished::At(at) => Some(at),
+        // What the latest of each comes to says which moment all of them have.
+        Wished::Common => {
+            let latest = resolve::scenario(site, &catalogue, wanted)?.context.chosen;
+            latest.iter().map(Chosen::recovered).min()
+        }
+    };
+    refuse_future(at, now, &catalogue)?;
+    let Resolution { runbook, context } = resolve::scenario(site, &catalogue, Wanted { at, ..wanted })?;
     let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind, runbook, context, findings })
 }
@@ -90,22 +111,16 @@ pub fn preview_restore(
     let id = new_id(Kind::Restore, now);
     let catalogue = site.catalogue()?;
     refuse_future(at, now, &catalogue)?;
-    let point = catalogue.choose(component, at)?;
+    let choice = log::choose(&site.repository, &catalogue, component, at)?;
     let drivers = Drivers::of(site, &Place::host())?;
     let driver = drivers.component(component)?;
-    let mut parts = driver.parts(&id, &point.recorded);
+    let mut parts = driver.parts(&id, &choice.point.recorded);
     if let Some(directory) = to {
         parts = parts.iter().map(|part| part.moved_to(directory)).collect();
     }
-    let restored = Restored {
-        component: component.to_owned(),
-        snapshot: point.snapshot.to_hex(),
-        tree: point.tree.to_hex(),
-        parts,
-        recorded: point.recorded.clone(),
-    };
+    let restored = log::restored(component, &choice, parts);
     let steps = resolve::restore_steps(&id, vec![restored], &mut Numbers::top());
-    let context = Context { at, chosen: vec![Chosen::of(point)], ..plain_context(site, now) };
+    let context = Context { at, chosen: vec![Chosen::of(&choice)], ..plain_context(site, now) };
     let runbook = runbook(format!("restore {component}"), steps, &context);
     let findings = preflight::of(site, &runbook, &context, &catalogue);
     Ok(Preview { id, kind: Kind::Restore, runbook, context, findings })

@@ -225,7 +225,9 @@ pub struct PointUsed {
     pub snapshot: String,
     /// The moment that it represents.
     pub instant: Timestamp,
-    /// How much older than the disaster that is; `None` for a run that answers none.
+    /// The moment of the last thing that the log behind it has brought back; `None` without a log.
+    pub further: Option<Timestamp>,
+    /// How much older than the disaster what it comes to is; `None` for a run that answers none.
     pub before_seconds: Option<f64>,
     /// How much the plan allows.
     pub rpo_seconds: Option<f64>,

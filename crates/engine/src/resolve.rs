@@ -15,7 +15,8 @@ use runbook::{Action, Body, OnFailure, Pattern, Remedy, Runbook, Step, StepId};
 use serde::{Deserialize, Serialize};
 
 use crate::drivers::Drivers;
-use crate::point::{Catalogue, Point};
+use crate::log::{self, Choice};
+use crate::point::Catalogue;
 use crate::site::Site;
 use crate::work::{Backup, Question, Restored, Work};
 use crate::{Error, Result};
@@ -73,6 +74,9 @@ pub struct Chosen {
     pub snapshot: String,
     /// The moment that it represents.
     pub instant: Timestamp,
+    /// The moment to which its component's log brings it, as far as that is known before it is done; `None` without a log.
+    #[serde(default)]
+    pub further: Option<Timestamp>,
     /// How much it is, in bytes.
     pub bytes: Option<u64>,
     /// The engine that made it.
@@ -166,7 +170,7 @@ pub(crate) fn scenario_with(
         declared: wanted.declared,
         happened: wanted.happened,
         at: wanted.at,
-        chosen: resolver.chosen.iter().map(Chosen::of).collect(),
+        chosen: resolver.chosen,
         left_out: resolver.left_out,
         from: site.from.clone(),
     };
@@ -175,14 +179,21 @@ pub(crate) fn scenario_with(
 }
 
 impl Chosen {
-    pub(crate) fn of(point: &Point) -> Self {
+    pub(crate) fn of(choice: &Choice<'_>) -> Self {
+        let point = choice.point;
         Self {
             component: point.component.clone(),
             snapshot: point.snapshot.to_hex(),
             instant: point.instant(),
+            further: choice.further.as_ref().map(|_| choice.instant()),
             bytes: point.recorded.bytes,
             engine: point.recorded.engine.clone(),
         }
+    }
+
+    /// The moment to which the component comes back.
+    pub fn recovered(&self) -> Timestamp {
+        self.further.unwrap_or(self.instant)
     }
 }
 
@@ -215,7 +226,7 @@ struct Resolver<'a> {
     catalogue: &'a Catalogue,
     drivers: &'a Drivers,
     wanted: Wanted<'a>,
-    chosen: Vec<Point>,
+    chosen: Vec<Chosen>,
     left_out: Vec<LeftOut>,
     services: Vec<String>,
     checked: Vec<String>,
@@ -235,7 +246,7 @@ impl Resolver<'_> {
         if !self.is_drill() {
             return Vec::new();
         }
-        let components: Vec<String> = self.chosen.iter().map(|point| point.component.clone()).collect();
+        let components: Vec<String> = self.chosen.iter().map(|chosen| chosen.component.clone()).collect();
         let mut checks: Vec<String> = self.checked.clone();
         checks.extend(when.iter().map(|name| name.as_str().to_owned()));
         let mut seen = BTreeSet::new();
@@ -440,18 +451,12 @@ impl Resolver<'_> {
     fn restore(&mut self, components: &[String], numbers: &mut Numbers) -> Result<Vec<Step>> {
         let mut restored = Vec::new();
         for name in components {
-            let point = self.catalogue.choose(name, self.wanted.at)?.clone();
+            let choice = log::choose(&self.site.repository, self.catalogue, name, self.wanted.at)?;
             let driver = self.drivers.component(name)?;
-            let parts = driver.parts(self.wanted.run, &point.recorded);
-            restored.push(Restored {
-                component: name.clone(),
-                snapshot: point.snapshot.to_hex(),
-                tree: point.tree.to_hex(),
-                parts,
-                recorded: point.recorded.clone(),
-            });
+            let parts = driver.parts(self.wanted.run, &choice.point.recorded);
+            restored.push(log::restored(name, &choice, parts));
             if !self.chosen.iter().any(|chosen| chosen.component == *name) {
-                self.chosen.push(point);
+                self.chosen.push(Chosen::of(&choice));
             }
         }
         Ok(restore_steps(self.wanted.run, restored, numbers))
@@ -672,10 +677,18 @@ pub(crate) fn fetch_and_prove(one: &Restored, id: &StepId) -> Step {
         .join("; ");
     let fetch = Work::Fetch(one.clone()).action(command);
     let fetch = Step::new(inside.next().as_str(), format!("fetch {}", one.component), Body::Action(fetch));
+    let replay = one.further.as_ref().map(|further| {
+        let until = further.at.or(further.until).map_or(String::new(), |until| format!(" up to {until}"));
+        let replay =
+            Work::Replay(one.clone()).action(format!("# replay the log of {}{until}", one.component));
+        Step::new(inside.next().as_str(), format!("replay {}", one.component), Body::Action(replay))
+    });
     let prove =
         Work::Prove(one.clone()).action(format!("# compare {} with what was recorded", one.component));
     let prove = Step::new(inside.next().as_str(), format!("prove {}", one.component), Body::Action(prove));
-    let steps = vec![phase(fetch, "restore"), phase(prove, "validate")];
+    let mut steps = vec![phase(fetch, "restore")];
+    steps.extend(replay.map(|replay| phase(replay, "replay")));
+    steps.push(phase(prove, "validate"));
     phase(
         Step::new(id.as_str(), format!("{} beside, proven", one.component), Body::Sequence(steps)),
         "restore",

@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::log::Further;
+
 /// A place in the text of the pinned plan: line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct At(pub u32, pub u32);
@@ -51,6 +53,8 @@ pub enum Work {
     },
     /// Restores a point beside its targets.
     Fetch(Restored),
+    /// Brings what lies beside further along its log.
+    Replay(Restored),
     /// Shows that what lies beside is what was recorded.
     Prove(Restored),
     /// Puts what was proven in its place and keeps what was there.
@@ -130,6 +134,8 @@ pub struct Restored {
     pub parts: Vec<Part>,
     /// What was recorded when it was made.
     pub recorded: PointFacts,
+    /// How far the log brings it; not at all if `None`.
+    pub further: Option<Further>,
 }
 
 /// One question.

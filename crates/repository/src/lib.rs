@@ -26,6 +26,7 @@ mod index;
 mod index_files;
 pub mod keys;
 mod lock;
+pub mod log;
 mod packs;
 mod parallel;
 pub mod prune;

@@ -29,11 +29,11 @@ pub const SIDECAR_BYTES_MAX: usize = 64 << 20;
 pub const NAME_BYTES_MAX: usize = 200;
 
 /// The directory of all sidecar objects.
-const DIRECTORY: &str = "lifeboat";
+pub(crate) const DIRECTORY: &str = "lifeboat";
 /// Kept by `backup` under names that are digests; no sidecar object lies there.
 const RESERVED: &str = "checkpoints";
 /// The first byte of an envelope; `{` and `[` of JSON never are it.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Compression level: these objects are small and read seldom.
 const LEVEL: i32 = 3;
 
@@ -171,7 +171,7 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// The key that seals sidecar objects and nothing else.
-fn sealing_key(key: &MasterKey) -> MasterKey {
+pub(crate) fn sealing_key(key: &MasterKey) -> MasterKey {
     let mut bytes = [0; 64];
     bytes[..32].copy_from_slice(&key.derive("lifeboat sidecar encrypt"));
     bytes[32..].copy_from_slice(&key.derive("lifeboat sidecar authenticate"));
@@ -179,14 +179,14 @@ fn sealing_key(key: &MasterKey) -> MasterKey {
 }
 
 /// The most bytes of a sealed object: what does not compress grows by less than a part in 128.
-fn sealed_bytes_max() -> u64 {
+pub(crate) fn sealed_bytes_max() -> u64 {
     (zstd::zstd_safe::compress_bound(ENVELOPE_BYTES_MAX) + 1 + OVERHEAD_BYTES) as u64
 }
 
 /// The most bytes of an envelope: version, length of the name, name, content.
-const ENVELOPE_BYTES_MAX: usize = 2 + NAME_BYTES_MAX + SIDECAR_BYTES_MAX;
+pub(crate) const ENVELOPE_BYTES_MAX: usize = 2 + NAME_BYTES_MAX + SIDECAR_BYTES_MAX;
 /// The first byte of a sealed file whose rest is zstd, here as everywhere.
-const COMPRESSED: u8 = 2;
+pub(crate) const COMPRESSED: u8 = 2;
 
 /// Makes the plaintext of the object `name`: the byte 2, then, compressed by zstd, the envelope.
 ///

@@ -1,11 +1,10 @@
 //! `lifeboat drill`
 
 use engine::drill::execute_preview;
-use engine::recover::{RecoverOptions, preview};
+use engine::recover::{RecoverOptions, Wished, preview};
 use engine::resolve::Mode;
-use jiff::Timestamp;
 
-use super::recover::parse_instant;
+use super::recover::parse_wished;
 use super::run;
 use crate::estate::{FromArgs, PlanArgs};
 use crate::json::Line;
@@ -28,9 +27,10 @@ pub struct Args {
     /// The scenario
     #[arg(value_name = "SCENARIO")]
     scenario: String,
-    /// The instant to which everything is brought back; the latest if not given
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
-    at: Option<Timestamp>,
+    /// The instant to which everything is brought back, or `common`: the latest that all components have. If not given,
+    /// each comes back to the latest that there is of it
+    #[arg(long, value_name = "INSTANT", value_parser = parse_wished)]
+    at: Option<Wished>,
     /// Show what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -47,7 +47,7 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     }
     let site = args.plan.open_from(&args.from, ui)?;
     let objective = site.plan.scenario(&args.scenario).map_err(engine::Error::from)?.rto;
-    let options = RecoverOptions { at: args.at, ..RecoverOptions::default() };
+    let options = RecoverOptions { to: args.at.unwrap_or_default(), ..RecoverOptions::default() };
     let preview = preview(&site, &args.scenario, Mode::Drill, &options)?;
     if args.dry_run {
         run::show_preview(ui, &preview)?;

@@ -1,6 +1,6 @@
 //! `lifeboat recover`
 
-use engine::recover::{RecoverOptions, execute_preview, preview, resume};
+use engine::recover::{RecoverOptions, Wished, execute_preview, preview, resume};
 use engine::resolve::Mode;
 use engine::runs;
 use jiff::Timestamp;
@@ -29,9 +29,10 @@ pub struct Args {
     /// The scenario
     #[arg(value_name = "SCENARIO")]
     scenario: String,
-    /// The instant to which everything is brought back; the latest if not given
-    #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
-    at: Option<Timestamp>,
+    /// The instant to which everything is brought back, or `common`: the latest that all components have. If not given,
+    /// each comes back to the latest that there is of it
+    #[arg(long, value_name = "INSTANT", value_parser = parse_wished)]
+    at: Option<Wished>,
     /// When the disaster was declared; the RTO runs from here. Now if not given
     #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
     declared: Option<Timestamp>,
@@ -76,7 +77,8 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         drop(live);
         return run::conclude(ui, &finished?);
     }
-    let options = RecoverOptions { at: args.at, declared: args.declared, happened: args.happened };
+    let options =
+        RecoverOptions { to: args.at.unwrap_or_default(), declared: args.declared, happened: args.happened };
     let preview = preview(&site, &args.scenario, Mode::Disaster, &options)?;
     run::show_preview(ui, &preview)?;
     if args.dry_run {
@@ -116,6 +118,14 @@ impl Args {
             .iter()
             .map(|step| Verb::ContinueFrom { step: StepId::new(step), reason: reason() });
         from.chain(skip).chain(retry).map(|verb| Order::new(who, verb)).collect()
+    }
+}
+
+/// Reads what a recovery is to come to: an instant, or `common`.
+pub fn parse_wished(text: &str) -> Result<Wished, String> {
+    match text {
+        "common" => Ok(Wished::Common),
+        text => parse_instant(text).map(Wished::At),
     }
 }
 

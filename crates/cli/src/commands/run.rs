@@ -45,11 +45,12 @@ pub fn show_preview(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
     }
     for chosen in &preview.context.chosen {
         let size = chosen.bytes.map(|bytes| format!(", {}", units::bytes(bytes))).unwrap_or_default();
-        let age = preview.context.happened.duration_since(chosen.instant);
+        let age = preview.context.happened.duration_since(chosen.recovered());
         let age = Duration::try_from(age).map(units::duration).unwrap_or_default();
         let snapshot = chosen.snapshot.get(..8).unwrap_or(&chosen.snapshot);
+        let further = chosen.further.map(|to| format!(" and its log up to {to}")).unwrap_or_default();
         ui.line(format!(
-            "  {} from snapshot {snapshot} of {} ({age} before the disaster{size})",
+            "  {} from snapshot {snapshot} of {}{further} ({age} before the disaster{size})",
             chosen.component, chosen.instant
         ))?;
     }

@@ -145,7 +145,7 @@ impl Measured<'_> {
         let has_check = self.state.verdict().held > 0;
         let rto =
             (is_back && has_check).then(|| execute::recovery_time(self.state, self.context, self.began));
-        let rpo = is_back.then(|| execute::recovery_point(self.context)).flatten();
+        let rpo = is_back.then(|| execute::recovery_point(self.state, self.context)).flatten();
         let from = match self.context.mode {
             Mode::Drill => "from the disaster in the twin to the last check that held",
             Mode::Disaster => "from the declaration of the disaster to the last check that held",
@@ -170,12 +170,20 @@ impl Measured<'_> {
     }
 
     fn points(&self, disaster: Option<&Disaster>) -> Vec<PointUsed> {
+        let replayed = execute::replayed(self.state);
+        let further = |chosen: &crate::resolve::Chosen| match replayed.get(&chosen.component) {
+            Some(instant) => Some(*instant),
+            None => chosen.further,
+        };
         let point = |chosen: &crate::resolve::Chosen| PointUsed {
             component: chosen.component.clone(),
             snapshot: chosen.snapshot.clone(),
             instant: chosen.instant,
-            before_seconds: disaster
-                .map(|disaster| disaster.happened.duration_since(chosen.instant).as_secs_f64().max(0.0)),
+            further: further(chosen),
+            before_seconds: disaster.map(|disaster| {
+                let recovered = further(chosen).unwrap_or(chosen.instant);
+                disaster.happened.duration_since(recovered).as_secs_f64().max(0.0)
+            }),
             rpo_seconds: self
                 .plan
                 .and_then(|plan| plan.components.get(&chosen.component)?.rpo)

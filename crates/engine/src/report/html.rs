@@ -226,7 +226,7 @@ fn points(page: &mut Page, report: &Report) {
             "<tr><td><b>{}</b></td><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}</td>\
              <td><code>{}</code></td><td>{}</td></tr>",
             text(&point.component),
-            words::instant(point.instant),
+            words::instant(point.further.unwrap_or(point.instant)),
             if is_late { "bad" } else { "" },
             or_dash(point.before_seconds),
             or_dash(point.rpo_seconds),

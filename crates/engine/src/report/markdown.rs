@@ -148,7 +148,7 @@ fn points(out: &mut Out, report: &Report) {
     let points = report.points.iter().map(|point| {
         [
             text(&point.component),
-            words::instant(point.instant),
+            words::instant(point.further.unwrap_or(point.instant)),
             or_dash(point.before_seconds),
             or_dash(point.rpo_seconds),
             point.bytes.map_or_else(|| "–".to_owned(), words::bytes),

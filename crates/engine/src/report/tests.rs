@@ -167,6 +167,7 @@ fn context() -> Context {
             component: "database".into(),
             snapshot: "0badcafe".repeat(8),
             instant: "2026-11-21T09:20:00Z".parse().unwrap(),
+            further: None,
             bytes: Some(1_234_567),
             engine: "SQLite 3.50".into(),
         }],

@@ -16,6 +16,7 @@ use serde_json::json;
 use store::{Fault, Memory, Store};
 
 use super::*;
+use crate::log::Choice;
 use crate::resolve::{Chosen, Mode};
 use crate::runs::Record;
 
@@ -85,6 +86,7 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         identity: None,
         token: None,
         details: BTreeMap::new(),
+        log: None,
     };
     let point = Point {
         version: Point::VERSION,
@@ -132,7 +134,7 @@ fn ran(site: &Site, kind: Kind, outcome: Outcome, points: &[&Point]) {
         held: 1,
         phases: Vec::new(),
         waited_seconds: 0.0,
-        chosen: points.iter().map(|point| Chosen::of(point)).collect(),
+        chosen: points.iter().map(|point| Chosen::of(&Choice { point, further: None })).collect(),
         components: BTreeMap::new(),
         rto_seconds: None,
         rpo_seconds: None,

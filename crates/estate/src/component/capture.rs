@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Tally};
+use super::{Cancel, LogBase, Tally};
 use crate::Result;
 use crate::facts::Facts;
 
@@ -72,6 +72,9 @@ pub struct PointFacts {
     /// What the driver needs to know of the point when it restores it, by names of its own.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
+    /// Where it stands in the component's log; `None` where nothing can be replayed on it.
+    #[serde(default)]
+    pub log: Option<LogBase>,
 }
 
 /// One file or tree of the snapshot.
@@ -189,6 +192,7 @@ impl PointFacts {
             identity: None,
             token: None,
             details: BTreeMap::new(),
+            log: None,
         }
     }
 }

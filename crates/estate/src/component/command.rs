@@ -171,6 +171,7 @@ impl Component for Dump {
             identity: None,
             token: None,
             details: [].into(),
+            log: None,
         };
         let content = Content::Stream { meta, size: None, block_bytes: None, open };
         let members = vec![Member { path_in_snapshot: self.in_snapshot(), content }];

@@ -130,6 +130,7 @@ impl Component for Files {
             identity: None,
             token: None,
             details: [].into(),
+            log: None,
         };
         let excludes = &self.options.excludes;
         let host = |path: PathBuf| Member {

@@ -10,7 +10,7 @@
 //! # On the way back
 //! [`Component::parts`] says what to restore where. The caller has each part restored to
 //! `beside`, on the file system of its target; [`Component::prepare`] has said before whether the target may
-//! be replaced at all; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
+//! be replaced at all; [`Log::replay`] brings it to a later instant; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
 //! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.
 
 mod capture;
@@ -19,6 +19,7 @@ mod env_files;
 pub mod files;
 pub(crate) mod glob;
 mod holders;
+mod log;
 mod options;
 mod proof;
 pub mod redis;
@@ -40,6 +41,7 @@ pub use capture::{
     StreamMeta,
 };
 pub use holders::{Holder, Holders};
+pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
 pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, RedisOptions, SqliteOptions};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
@@ -97,6 +99,11 @@ pub trait Component: Send + Sync {
     /// Looks at `beside` only and changes nothing there. Fails when it cannot look at all; damage is an
     /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
+
+    /// The log by which a point is brought further, where the engine has one.
+    fn log(&self) -> Option<&dyn Log> {
+        None
+    }
 
     /// Does what is to be done once the parts are in their places, such as feeding a dump to the command that
     /// loads it. Does it again when called again.

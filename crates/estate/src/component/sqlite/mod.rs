@@ -199,6 +199,7 @@ impl Component for Sqlite {
             identity: Some(measure::identity(&connection).map_err(failed)?),
             token,
             details: [].into(),
+            log: None,
         };
         let exports = self.options.exports.iter().map(|export| Path::new(EXPORTS).join(&export.name));
         if let Some(previous) = request.previous.filter(|previous| is_same(previous, &point)) {
