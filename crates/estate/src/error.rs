@@ -74,6 +74,15 @@ pub enum Error {
         why: String,
     },
 
+    /// The log of a live source cannot be followed further without a gap: a new lineage and a new base are needed.
+    #[error("the log of {path} is interrupted: {why}", path = .path.display())]
+    Broken {
+        /// Whose log.
+        path: PathBuf,
+        /// What happened to it.
+        why: String,
+    },
+
     /// A declared query, export or fact could not be evaluated.
     #[error("failed to evaluate {what}: {why}")]
     Query {

@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, Part, PointFacts, Proof};
+use super::{Cancel, Follow, Part, PointFacts, Proof};
 use crate::Result;
 
 /// Where a point stands in its component's log.
@@ -82,4 +82,13 @@ pub trait Log {
     /// Does it again from the beginning when it was killed. Fails when the engine stops before the target, whatever the
     /// engine itself calls that; what was reached is never passed off as what was asked for.
     fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed>;
+
+    /// Begins to follow the log at its live source, behind `last`, the last piece that is archived, if it can be proven
+    /// that nothing is missing there; [`Follow::began`] says whether it was.
+    ///
+    /// `None` where the log does not come by following, but is handed over by the engine. Fails when the source
+    /// has no log, is in use by another follower, or is not there.
+    fn follow(&self, _last: Option<&LogPiece>) -> Result<Option<Box<dyn Follow>>> {
+        Ok(None)
+    }
 }

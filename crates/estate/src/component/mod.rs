@@ -17,6 +17,7 @@ mod capture;
 pub mod command;
 mod env_files;
 pub mod files;
+mod follow;
 pub(crate) mod glob;
 mod holders;
 mod log;
@@ -40,6 +41,7 @@ pub use capture::{
     Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, PointFacts, Problem,
     StreamMeta,
 };
+pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
 pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, RedisOptions, SqliteOptions};

@@ -9,6 +9,7 @@ mod conformance;
 mod files;
 mod redis;
 mod redis_faults;
+mod redis_log;
 mod rehearsal;
 mod services;
 mod sqlite;
