@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     backup, copy, demo, diagnose, drill, forget, init, order, points, recover, report, repository, restore,
-    rollback, runbook, status, validate, verify,
+    rollback, runbook, serve, status, validate, verify, wal,
 };
 use crate::outcome::{Answer, COULD_NOT_RUN, VERIFIED};
 use crate::ui::Ui;
@@ -79,9 +79,11 @@ pub enum Command {
     Order(order::Args),
     Rollback(rollback::RollbackArgs),
     Commit(rollback::CommitArgs),
+    Serve(serve::Args),
     Status(status::Args),
     Report(report::Args),
     Runbook(runbook::Args),
+    Wal(Box<wal::Args>),
     Repository(Box<repository::Args>),
     #[command(hide = true)]
     DemoService(demo::service::Args),
@@ -106,9 +108,11 @@ impl Command {
             Self::Order(_) => "order",
             Self::Rollback(_) => "rollback",
             Self::Commit(_) => "commit",
+            Self::Serve(_) => "serve",
             Self::Status(_) => "status",
             Self::Report(_) => "report",
             Self::Runbook(_) => "runbook",
+            Self::Wal(_) => "wal",
             Self::Repository(args) => args.command.name(),
             Self::DemoService(_) => "demo-service",
         }
@@ -132,9 +136,11 @@ impl Command {
             Self::Order(args) => order::run(&args, ui),
             Self::Rollback(args) => rollback::roll_back(&args, ui),
             Self::Commit(args) => rollback::commit_run(&args, ui),
+            Self::Serve(args) => serve::run(&args, ui),
             Self::Status(args) => status::run(&args, ui),
             Self::Report(args) => report::run(&args, ui),
             Self::Runbook(args) => runbook::run(&args, ui),
+            Self::Wal(args) => wal::run(&args, ui),
             Self::Repository(args) => args.run(ui),
             Self::DemoService(args) => demo::service::run(&args),
         }
@@ -147,6 +153,6 @@ pub fn parse() -> Result<Cli, ExitCode> {
         let code = if error.use_stderr() { COULD_NOT_RUN } else { VERIFIED };
         // A closed pipe is the reader's choice, and there is nobody left to tell.
         let _closed = error.print();
-        ExitCode::from(code)
+        wal::code_of_wrong_usage(code)
     })
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::copies::CopySite;
 use engine::site::Site;
@@ -38,6 +39,9 @@ pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 /// The hidden subcommand that is pid 1 of a twin.
 pub const TWIN_INIT: &str = "twin-init";
 
+/// How long others who have locked a repository are waited for: as long as a forget or a copy of theirs may take.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Where it is looked for when it is not here.
 const EVERYWHERE: &str = "/etc/lifeboat/lifeboat.yaml";
 
 /// A plan that was read.
@@ -130,6 +134,7 @@ impl PlanArgs {
             host: host_name(),
             program: PROGRAM.to_owned(),
             twin_init: place::Init::this_program([TWIN_INIT]),
+            lock_wait: LOCK_WAIT,
         })
     }
 }

@@ -18,6 +18,7 @@ mod password;
 mod progress;
 mod s3;
 mod table;
+mod timeline;
 mod ui;
 mod units;
 mod values;

@@ -13,6 +13,8 @@ pub const FAILED: u8 = 1;
 pub const NOT_PROVEN: u8 = 2;
 /// The work did not begin: wrong usage, wrong password, no repository, locked.
 pub const COULD_NOT_RUN: u8 = 3;
+/// A server that recovers must stop: what its `restore_command` was asked for is neither there nor proven to be absent.
+pub const STOP_RECOVERY: u8 = 255;
 /// A signal ended it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -74,6 +76,8 @@ pub enum Failure {
     Opening { error: Error, hints: Vec<String> },
     /// What was given makes no sense, or is not there.
     Usage { message: String, hints: Vec<String> },
+    /// A server's `restore_command` failed.
+    Recovery(Box<Failure>),
     /// Standard output could not be written.
     Output(io::Error),
     /// Anything else, in words.
@@ -109,6 +113,7 @@ impl Failure {
             Self::Working(Error::Interrupted) | Self::Opening { error: Error::Interrupted, .. } => {
                 INTERRUPTED
             }
+            Self::Recovery(_) => STOP_RECOVERY,
             Self::Opening { .. } | Self::Usage { .. } => COULD_NOT_RUN,
             Self::Output(_) | Self::Other { .. } => FAILED,
             Self::UseCase(error) => use_case_code(error),
@@ -141,6 +146,7 @@ impl Failure {
             Self::UseCase(_) => Vec::new(),
             Self::Opening { error, hints: more } => hints(error).into_iter().chain(more.clone()).collect(),
             Self::Usage { hints, .. } | Self::Other { hints, .. } => hints.clone(),
+            Self::Recovery(failure) => failure.hints(),
             Self::Output(_) => Vec::new(),
         }
     }
@@ -151,6 +157,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Working(error) | Self::Opening { error, .. } => error.fmt(f),
             Self::UseCase(error) => error.fmt(f),
+            Self::Recovery(failure) => failure.fmt(f),
             Self::Usage { message, .. } | Self::Other { message, .. } => f.write_str(message),
             Self::Output(error) => write!(f, "failed to write standard output: {error}"),
         }

@@ -4,9 +4,9 @@
 //! The capture begins; the repository reads its members and writes the snapshot; the capture ends; the floor judges;
 //! the record makes the snapshot a recovery point. A crash before the record leaves a snapshot that is never chosen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,14 +19,14 @@ use repository::backup::{
     StreamAttributes,
 };
 use repository::format::{Node, NodeKind};
-use repository::{BlobReader, Context, Descend, Id, Index, Met, Patterns, Repository, walk_in_order};
+use repository::{BlobReader, Context, Descend, Id, Met, Patterns, find_entry, walk_in_order};
 use runbook::{Performed, Proven};
 use serde_json::json;
 
 use crate::perform::Performer;
 use crate::point::{self, Point};
 use crate::work::Backup;
-use crate::{Error, Result};
+use crate::{Error, Result, log};
 
 /// Makes a recovery point of one component.
 ///
@@ -45,7 +45,7 @@ pub(crate) fn component(
     let believed = catalogue.newest(&backup.component).cloned();
     let driver = performer.drivers.component(&backup.component)?;
     let scratch = site.state.join("scratch").join(run).join(&backup.component);
-    let taken = performer.beside(driver, || {
+    let taken = performer.captured(driver, || {
         make(&scratch)?;
         let taken = take(performer, driver, backup, run, &scratch, previous.as_ref(), cancel, context);
         // Whatever is left there is of no use to anybody.
@@ -53,6 +53,9 @@ pub(crate) fn component(
         taken
     })??;
     let Taken { mut point, report, remarks, unchanged } = taken;
+    if let (Some(base), false) = (&point.log, backup.rehearsal) {
+        log::until_archived(&performer.repository, &backup.component, base, cancel)?;
+    }
     if backup.rehearsal {
         let summary = format!("{} could be backed up; nothing was written", backup.component);
         return Ok(Performed { proven: Proven::Shown(summary.clone()), ..Performed::new(summary) });
@@ -181,22 +184,42 @@ fn store(
     previous: Option<&Point>,
     context: Context<'_>,
 ) -> Result<Taken> {
-    let Capture { members, mut point, finish } = capture;
+    let Capture { members, mut point, mut finish } = capture;
+    let live = Live::of(&members);
     let excludes = members.iter().find_map(|member| match &member.content {
         Content::Host { excludes, .. } => Some(excludes.clone()),
         _ => None,
     });
     let options = BackupOptions {
         selection: selection(&excludes.unwrap_or_default())?,
-        parent: previous.map_or(Parent::None, |point| Parent::Snapshot(point.snapshot)),
+        // What is written to while it is read is not taken for unchanged by its times: they are too coarse for it.
+        parent: match previous {
+            Some(point) if live.roots.is_empty() => Parent::Snapshot(point.snapshot),
+            _ => Parent::None,
+        },
         tags: vec![format!("component:{}", backup.component), format!("run:{run}")],
         program_version: performer.site.program.clone(),
         dry_run: backup.rehearsal,
+        known: performer.known_index(),
         ..BackupOptions::default()
     };
     let members = members.into_iter().map(member).collect();
-    let report =
-        repository::backup::backup(&performer.repository, Source::Members(members), &options, context)?;
+    // The driver's own error, which the repository only hands on as words.
+    let mut no_good = None;
+    let then = || match finish.later() {
+        Ok(members) => Ok(members.into_iter().map(member).collect()),
+        Err(error) => {
+            let why = error.to_string();
+            no_good = Some(error);
+            Err(why)
+        }
+    };
+    let source = Source::MembersThen { members, then: Box::new(then) };
+    let report = repository::backup::backup(&performer.repository, source, &options, context);
+    if let Some(error) = no_good {
+        return Err(Error::component(&backup.component)(error));
+    }
+    let report = report?;
     let missing: Vec<String> = report
         .problems
         .iter()
@@ -206,7 +229,7 @@ fn store(
             report
                 .members
                 .iter()
-                .filter(|member| !member.is_taken)
+                .filter(|member| !member.is_taken && !live.later.contains(&member.path))
                 .map(|member| format!("{} is not in the backup", member.path.display())),
         )
         .collect();
@@ -220,15 +243,20 @@ fn store(
     let mut remarks: Vec<String> = report
         .problems
         .iter()
+        .filter(|problem| !live.roots.iter().any(|root| problem.path.starts_with(root)))
         .map(|problem| format!("{}: {}", problem.path.display(), problem.error))
         .collect();
-    let unchanged = previous.is_some_and(|previous| previous.tree == report.snapshot.snapshot.tree);
-    let tally = if unchanged || backup.rehearsal {
-        None
-    } else {
-        Some(tally(&performer.repository, report.snapshot.snapshot.tree, &point.roots, context)?)
-    };
-    let finished = finish.finish(tally.as_ref()).map_err(Error::component(&backup.component))?;
+    let (mut unchanged, mut counted) = (false, None);
+    if !backup.rehearsal {
+        let index = performer.index(context)?;
+        let reader = BlobReader::new(&performer.repository, &index);
+        let tree = report.snapshot.snapshot.tree;
+        unchanged = previous.is_some_and(|previous| is_unchanged(&reader, previous, tree, &point.roots));
+        if !unchanged {
+            counted = Some(tally(&reader, tree, &point.roots, context)?);
+        }
+    }
+    let finished = finish.finish(counted.as_ref()).map_err(Error::component(&backup.component))?;
     point.complete(&finished);
     if unchanged && let Some(previous) = previous {
         point.bytes = point.bytes.or(previous.recorded.bytes);
@@ -237,6 +265,28 @@ fn store(
         finished.problems.iter().map(|problem| format!("{}: {}", problem.path.display(), problem.what)),
     );
     Ok(Taken { point, report, remarks, unchanged })
+}
+
+/// What of a capture is not as files that nobody writes to.
+struct Live {
+    /// The directories in which things may vanish and change while they are read.
+    roots: Vec<PathBuf>,
+    /// The places at which the driver alone says whether something is there.
+    later: BTreeSet<PathBuf>,
+}
+
+impl Live {
+    fn of(members: &[estate::component::Member]) -> Self {
+        let (mut roots, mut later) = (Vec::new(), BTreeSet::new());
+        for member in members {
+            match &member.content {
+                Content::Host { path, live: true, .. } => roots.push(path.clone()),
+                Content::Later => _ = later.insert(member.path_in_snapshot.clone()),
+                _ => {}
+            }
+        }
+        Self { roots, later }
+    }
 }
 
 fn selection(excludes: &[String]) -> Result<Selection> {
@@ -249,10 +299,11 @@ fn selection(excludes: &[String]) -> Result<Selection> {
     Ok(Selection { excludes: patterns, described: excludes.to_vec(), ..Selection::default() })
 }
 
-fn member(member: estate::component::Member) -> Member<'static> {
+fn member<'a>(member: estate::component::Member) -> Member<'a> {
     let content = match member.content {
         Content::Host { path, .. } => MemberContent::Host(path),
         Content::AsBefore => MemberContent::AsBefore,
+        Content::Later => MemberContent::Later,
         Content::Stream { meta, size, block_bytes, open } => MemberContent::Stream {
             attributes: StreamAttributes {
                 mode: meta.mode,
@@ -261,26 +312,30 @@ fn member(member: estate::component::Member) -> Member<'static> {
                 mtime: meta.mtime.into(),
             },
             block_bytes,
-            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send>)),
+            open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send + 'a>)),
             size,
         },
     };
     Member { path: member.path_in_snapshot, content }
 }
 
+/// Whether the tree holds at the roots that are restored what the previous point holds there, attributes and all. What
+/// lies beside them on the way, such as the time of a directory above, makes another tree and no change.
+fn is_unchanged(reader: &BlobReader<'_>, previous: &Point, tree: Id, roots: &[PathBuf]) -> bool {
+    // What cannot be found or read counts as changed; counting it says what is wrong.
+    let is_same = |root: &PathBuf| match find_entry(reader, previous.tree, root) {
+        Ok(before) => find_entry(reader, tree, root).is_ok_and(|now| now == before),
+        Err(_) => false,
+    };
+    previous.tree == tree || (previous.recorded.roots == roots && roots.iter().all(is_same))
+}
+
 /// Counts what the tree holds at the roots that are restored.
-fn tally(
-    repository: &Repository,
-    tree: Id,
-    roots: &[std::path::PathBuf],
-    context: Context<'_>,
-) -> Result<Tally> {
-    let index = Index::load(repository, context)?;
-    let reader = BlobReader::new(repository, &index);
+fn tally(reader: &BlobReader<'_>, tree: Id, roots: &[PathBuf], context: Context<'_>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut unreadable = None;
     let mut on_the_way = BTreeMap::new();
-    walk_in_order(&reader, &tree, context, &mut |path, met| {
+    walk_in_order(reader, &tree, context, &mut |path, met| {
         let node = match met {
             Met::Node(node) => node,
             other => {

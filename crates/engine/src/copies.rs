@@ -1,7 +1,8 @@
 //! The plan's copies: further repositories that get every recovery point, and from which one can recover.
 //!
 //! # Order of writes
-//! Data, index, snapshots, then the records that make them points ([`repository::copy`]); journals and ends of runs after
+//! Archived logs ([`repository::log`]), so that no point comes without the log that it needs; data, index, snapshots, then
+//! the records that make them points ([`repository::copy`]); what was logged meanwhile; journals and ends of runs after
 //! them. A copy is a whole repository with a key of its own at every moment; what a crash or an outage left out, the
 //! next copy brings.
 //!
@@ -9,7 +10,7 @@
 //! How new each copy was when it was last seen lies in the state directory, so that a copy that cannot be reached can
 //! still be said to be so and so old. It is a note for messages and decides nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use repository::copy::{CopyOptions, CopyReport, copy};
-use repository::{Context, LockOptions, Repository, SnapshotFilter};
+use repository::log::{self, Archive};
+use repository::{Context, Repository, SnapshotFilter};
 use serde::{Deserialize, Serialize};
 
 use crate::point::{Catalogue, Point};
@@ -25,8 +27,6 @@ use crate::site::Site;
 use crate::units::duration;
 use crate::{Error, Result};
 
-/// How long others who have locked either repository are waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// What is copied beside the points: what proofs, reports and `status` are made of.
 const BESIDE: [&str; 3] = ["runs", "proofs", "plans"];
 
@@ -94,12 +94,38 @@ pub fn update(
     let tags = component.map(|name| vec![format!("component:{name}")]);
     let options = CopyOptions {
         filter: SnapshotFilter { tags: tags.into_iter().collect(), ..SnapshotFilter::default() },
-        lock: LockOptions { wait: LOCK_WAIT, ..LockOptions::default() },
+        lock: site.lock_options(),
         ..CopyOptions::default()
     };
+    carry_logs(&site.repository, target, component, context)?;
     let report = copy(&site.repository, target, &options, context)?;
+    carry_logs(&site.repository, target, component, context)?;
     carry_beside(&site.repository, target)?;
     Ok(report)
+}
+
+/// Copies the archived logs of one component or of all; those of the others also when one cannot be read.
+fn carry_logs(
+    source: &Repository,
+    target: &Repository,
+    component: Option<&str>,
+    context: Context<'_>,
+) -> Result<()> {
+    let components = match component {
+        Some(component) => BTreeSet::from([component.to_owned()]),
+        None => log::components(source)?,
+    };
+    let mut failures = Vec::new();
+    for component in &components {
+        let carried = Archive::new(source, component)
+            .and_then(|from| from.copy_to(&Archive::new(target, component)?, context));
+        match carried {
+            Ok(_) => {}
+            Err(log::Error::Repository(error)) => return Err(error.into()),
+            Err(error) => failures.push(format!("the log of {component}: {error}")),
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Error::Failed(failures.join("; "))) }
 }
 
 /// Copies the records that belong to no snapshot; those that are there are never changed.

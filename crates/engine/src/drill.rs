@@ -33,7 +33,12 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
     refuse_blocked(&preview)?;
     let scratch = site.state.join("twins");
     Twin::reap(&scratch)?;
-    let options = TwinOptions { scratch, init: site.twin_init.clone(), keep: kept(site)? };
+    let options = TwinOptions {
+        scratch,
+        init: site.twin_init.clone(),
+        keep: kept(site)?,
+        gone: destroyed(site, &preview)?,
+    };
     let twin = Twin::make(&options)?;
     let report = twin.report().clone();
     // Threads inside the twin would see a repository in a directory of this host through the twin's overlay.
@@ -54,6 +59,16 @@ pub fn execute_preview(site: &Site, preview: Preview, conduct: Conduct<'_>) -> R
             .push(format!("the twin is not wholly gone: {error}; the next drill removes what is left"));
     }
     Ok(Drilled { finished, twin: report })
+}
+
+/// What the disaster takes. The run's first step looks whether all of it is gone, and removes what is not.
+fn destroyed(site: &Site, preview: &Preview) -> Result<Vec<PathBuf>> {
+    let drivers = Drivers::of(site, &place::Place::host())?;
+    let mut paths = Vec::new();
+    for chosen in &preview.context.chosen {
+        paths.extend(drivers.component(&chosen.component)?.destroy());
+    }
+    Ok(paths)
 }
 
 /// The directories of the programs that the plan names by their whole path.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use estate::check::{self, Check};
 use estate::component::{
-    self, CommandOptions, Component, Export, Exported, FilesOptions, RedisOptions, SqliteOptions,
+    self, CommandOptions, Component, Export, Exported, FilesOptions, PostgresOptions, RedisOptions,
+    SqliteOptions,
 };
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
@@ -314,6 +315,11 @@ impl Maker<'_> {
                     .collect(),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
+            ComponentKind::Postgres(postgres) => {
+                let options =
+                    PostgresOptions { facts, proof_timeout: *declared.timeout, ..self.postgres(postgres)? };
+                Box::new(component::postgres::Postgres::new(options, self.place.clone()))
+            }
             ComponentKind::Redis(redis) => {
                 let password = redis.password.as_ref().map(|late| self.late(late)).transpose()?;
                 let options = RedisOptions {
@@ -348,6 +354,21 @@ impl Maker<'_> {
                 };
                 Box::new(component::command::Dump::new(options, self.place.clone()))
             }
+        })
+    }
+
+    fn postgres(&mut self, declared: &plan::PostgresComponent) -> Result<PostgresOptions> {
+        let password = declared.password.as_ref().map(|late| self.late(late)).transpose()?;
+        Ok(PostgresOptions {
+            socket: declared.socket.as_ref().map(|path| self.path(path)),
+            host: declared.host.clone(),
+            port: declared.port,
+            user: declared.role.clone(),
+            database: declared.database.value.clone(),
+            password,
+            archive: *declared.archive,
+            binaries: declared.binaries.as_ref().map(|path| self.path(path)),
+            ..PostgresOptions::of(self.path(&declared.postgres))
         })
     }
 
@@ -528,13 +549,19 @@ impl Maker<'_> {
         })
     }
 
-    fn sql(&self, sql: &plan::SqlQuestion) -> Result<check::Question> {
-        let path = match self.site.plan.components.get(&sql.component).map(|component| &component.kind) {
-            Some(ComponentKind::Sqlite(sqlite)) => self.path(&sqlite.sqlite),
+    fn sql(&mut self, sql: &plan::SqlQuestion) -> Result<check::Question> {
+        let site = self.site;
+        let database = match site.plan.components.get(&sql.component).map(|component| &component.kind) {
+            Some(ComponentKind::Sqlite(sqlite)) => {
+                check::Database::Sqlite { path: self.path(&sqlite.sqlite) }
+            }
+            Some(ComponentKind::Postgres(postgres)) => {
+                check::Database::Postgres(Box::new(self.postgres(postgres)?))
+            }
             _ => {
                 return Err(Error::refused(
                     format!("line {}: {} is no database", sql.component.at().line, sql.component),
-                    "ask a component of kind sqlite",
+                    "ask a component of kind sqlite or postgres",
                 ));
             }
         };
@@ -545,7 +572,6 @@ impl Maker<'_> {
             (.., Some(true)) => check::SqlExpect::Empty,
             (.., Some(false) | None) => check::SqlExpect::NotEmpty,
         };
-        let database = check::Database::Sqlite { path };
         Ok(check::Question::Sql(check::Sql { database, query: sql.query.clone(), expect }))
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use plan::Plan;
 
-use crate::survey::{Database, Found, LaterKind, Redis, query_of_rows};
+use crate::survey::{Cluster, Database, Found, LaterKind, Redis, query_of_rows};
 use crate::{Error, Result, units};
 
 #[cfg(test)]
@@ -138,6 +138,9 @@ impl Writer<'_> {
         for database in &found.databases {
             self.database(database);
         }
+        for cluster in &found.clusters {
+            self.cluster(cluster);
+        }
         for server in &found.redis {
             self.redis(server);
         }
@@ -212,6 +215,38 @@ impl Writer<'_> {
         self.names.insert(check);
     }
 
+    fn cluster(&mut self, cluster: &Cluster) {
+        let Some(path) = self.path(&cluster.data) else { return };
+        let name = self.component("postgres");
+        self.line(format!("  {name}:"));
+        self.comment(
+            4,
+            if cluster.runs {
+                "All databases of the server that works here; run lifeboat as root, or as the server's user."
+            } else {
+                "No server works here now: a backup needs it running."
+            },
+        );
+        self.line(format!("    postgres: {path}"));
+        self.objectives("critical", "24h", "1h");
+        self.comment(
+            4,
+            "Add facts: queries of one value that a restored copy must answer as the original did.",
+        );
+        self.comment(4, "database: NAME");
+        self.comment(4, "facts:");
+        self.comment(4, "  NAME: select count(*) from TABLE");
+        let there = self.name(&format!("{name}-there"), "there");
+        self.comment(
+            4,
+            "To have the server started by a recovery, make it a service; then let the check below ask it:",
+        );
+        self.comment(4, &format!("  sql: {{ component: {name}, query: select 1, equals: 1 }}"));
+        let version =
+            self.path(&cluster.data.join("PG_VERSION")).expect("the directory has a path that is text");
+        self.checks.push(format!("  {there}:\n    file: {version}\n    expect: {{ exists: true }}"));
+    }
+
     fn redis(&mut self, server: &Redis) {
         let Some(path) = self.path(&server.data) else { return };
         let name = self.component("redis");
@@ -253,7 +288,7 @@ impl Writer<'_> {
                 self.comment(0, &format!("  {} ({})", path.display(), programs.join(", ")));
             }
         }
-        for kind in [LaterKind::Postgres, LaterKind::Redis, LaterKind::Compose] {
+        for kind in [LaterKind::Redis, LaterKind::Compose] {
             let seen: Vec<&String> =
                 found.later.iter().filter(|later| later.kind == kind).map(|later| &later.seen).collect();
             if seen.is_empty() {
@@ -440,14 +475,6 @@ impl Writer<'_> {
 
 fn advice(kind: LaterKind) -> (&'static str, &'static [&'static str]) {
     match kind {
-        LaterKind::Postgres => (
-            "PostgreSQL",
-            &[
-                "Until then a component of kind `command` keeps a dump of it. Restoring it needs care, so write this yourself:",
-                "  command: pg_dumpall --clean --if-exists",
-                "  restore: psql --set ON_ERROR_STOP=1 postgres",
-            ],
-        ),
         LaterKind::Redis => {
             ("Redis", &["If it is yours, add a component with its data directory: redis: /var/lib/redis"])
         }

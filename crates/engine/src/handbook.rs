@@ -184,6 +184,7 @@ impl Book<'_> {
         let path = |path: &std::path::Path| absolute(&self.site.base, path).display().to_string();
         match kind {
             ComponentKind::Sqlite(sqlite) => format!("SQLite database {}", path(&sqlite.sqlite)),
+            ComponentKind::Postgres(postgres) => format!("PostgreSQL cluster {}", path(&postgres.postgres)),
             ComponentKind::Redis(redis) => format!("Redis server of {}", path(&redis.redis)),
             ComponentKind::Files(files) => {
                 let paths: Vec<String> = files.files.iter().map(|file| path(file)).collect();

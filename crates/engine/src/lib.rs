@@ -8,11 +8,13 @@
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`log`] | points and logs together: the way to any instant |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
+//! | [`ship`] | logs into the repository as they are written |
 //! | [`diagnose`], [`status`] | what is wrong now; how ready one is |
 //! | [`survey`], [`first_plan`] | what is on this machine, and a first plan for it |
 //! | [`runs`] | the files and records of runs |
 //! | [`handbook`] | the whole plan as a document, with the commands to type by hand |
 //! | [`report`] | what one run did, showed and measured, for people and machines |
+//! | [`wal`] | what a PostgreSQL server archives of its log and asks back |
 //! | [`units`] | durations, sizes and counts as people read them, everywhere |
 //! | `resolve` | from a scenario to a runbook, as plain data |
 //! | `work`, `perform`, `backup`, `upkeep` | the steps of a runbook as data, and their effects |
@@ -33,6 +35,7 @@ pub mod execute;
 pub mod first_plan;
 pub mod handbook;
 pub mod log;
+pub mod logs;
 mod perform;
 pub mod point;
 mod preflight;
@@ -42,11 +45,14 @@ pub mod report;
 pub mod resolve;
 pub mod retain;
 pub mod runs;
+pub mod ship;
 pub mod site;
 pub mod status;
 pub mod survey;
+pub mod timeline;
 pub mod units;
 mod upkeep;
+pub mod wal;
 mod work;
 
 pub use error::{Error, Result};

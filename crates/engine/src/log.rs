@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use estate::component::{Cancel, Component, Log, LogBase, LogPiece, Part, PointFacts, Replay, Replayed};
 use estate::facts::Facts;
@@ -125,10 +127,14 @@ fn along_the_log<'a>(
     lineages.sort_unstable();
     lineages.dedup();
     let (mut best, mut in_the_way): (Option<Choice<'a>>, Option<(Timestamp, String)>) = (None, None);
+    let mut out_of_reach: Vec<(Timestamp, NotRestorable)> = Vec::new();
     for lineage in lineages {
         let (needed, gap) = match reach(archived, &bases, lineage, at) {
             Ok(reached) => reached,
-            Err(_) => continue,
+            Err(why) => {
+                out_of_reach.extend(archived_until(archived, lineage, at).map(|until| (until, why)));
+                continue;
+            }
         };
         let point = points[needed.base];
         let further =
@@ -146,6 +152,13 @@ fn along_the_log<'a>(
             best = Some(choice);
         }
     }
+    // What was archived behind an interruption and has no base yet is newer than what can be had.
+    if let Some(best) = &best
+        && let Some((until, why)) = out_of_reach.into_iter().max_by_key(|(until, _)| *until)
+        && until > best.instant()
+    {
+        in_the_way = Some((best.instant(), format!("{why}, which goes up to {until}")));
+    }
     if let Some((before, why)) = in_the_way {
         // Without an instant the latest is wanted, and it lies behind the gap; so does an instant behind its beginning.
         if at.is_none_or(|at| at > before) {
@@ -161,6 +174,14 @@ fn along_the_log<'a>(
         }
     }
     Ok(best)
+}
+
+/// The latest instant that is archived in a lineage which begins before `at`.
+fn archived_until(archived: &LogCatalogue, lineage: &str, at: Option<Timestamp>) -> Option<Timestamp> {
+    let segments = &archived.get(lineage)?.segments;
+    let first = segments.iter().find_map(repository::log::Segment::until_ms).and_then(instant)?;
+    let last = segments.iter().filter_map(repository::log::Segment::until_ms).max().and_then(instant)?;
+    at.is_none_or(|at| first <= at).then_some(last)
 }
 
 /// What is needed to reach `at` in `lineage`, and the gap that hides what comes after, if there is one.
@@ -198,6 +219,44 @@ fn reach(
         )
     });
     Ok((needed, gap))
+}
+
+/// How long a source may take to archive what a backup needs of its log, and how often one looks.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits until the log that a base needs to be consistent is in the archive, where the source brings it there by itself.
+///
+/// Fails when it does not come: a backup whose log is not proven to be there does not count.
+pub(crate) fn until_archived(
+    repository: &Repository,
+    component: &str,
+    base: &LogBase,
+    cancel: &Cancel,
+) -> Result<()> {
+    let archive = Archive::new(repository, component)?;
+    let wanted = Base {
+        lineage: base.lineage.clone(),
+        needed_from: base.needed_from,
+        consistent_at: base.consistent_at,
+        instant_ms: None,
+    };
+    let deadline = Instant::now() + ARCHIVED_WITHIN;
+    loop {
+        let target = Target::Position(base.consistent_at);
+        let needed = archive.catalogue()?.needed(std::slice::from_ref(&wanted), &base.lineage, target);
+        let Err(why) = needed else { return Ok(()) };
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::component(component)(estate::Error::Interrupted));
+        }
+        if Instant::now() > deadline {
+            return Err(Error::Failed(format!(
+                "the backup of {component} does not count: the log that it needs is not in the archive: {why}; see what the \
+                 source says of its archiving"
+            )));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Replays the log that a run has pinned on what lies beside. To be called where the place's files are.
@@ -249,7 +308,9 @@ fn run(
     scratch: &Path,
     cancel: &Cancel,
 ) -> estate::Result<Replayed> {
-    let (at, lineage, to) = (further.at, further.lineage.as_str(), further.to);
+    // An instant behind all that the pieces have is their end: an engine would look for something later in vain.
+    let at = further.at.filter(|at| further.until.is_some_and(|until| until > *at));
+    let (lineage, to) = (further.lineage.as_str(), further.to);
     let replay = Replay { at, lineage, to, pieces, file, scratch, cancel };
     log.replay(&restored.parts, &restored.recorded, replay)
 }
@@ -277,12 +338,14 @@ pub(crate) fn recorded_after(restored: &Restored) -> Cow<'_, PointFacts> {
         Some(_) => Cow::Owned(PointFacts {
             facts: Facts::default(),
             queries: BTreeMap::new(),
+            bytes: None,
             ..restored.recorded.clone()
         }),
     }
 }
 
-fn piece((lineage, content): (String, repository::log::Content)) -> LogPiece {
+/// A piece of the archive as drivers know it.
+pub(crate) fn piece((lineage, content): (String, repository::log::Content)) -> LogPiece {
     let part = content.part;
     LogPiece {
         lineage,

@@ -44,7 +44,8 @@ pub(crate) struct Performer<'a> {
     pub place: Place,
     /// The repository as this run reaches it: from a twin, through threads of the host.
     pub repository: Repository,
-    index: OnceLock<Arc<Index>>,
+    /// The index as it was last loaded.
+    known: Mutex<Option<Arc<Index>>>,
     /// Backups are made one after the other: each uses all cores by itself.
     backing_up: Mutex<()>,
     /// So do large fetches; what was fetched is proven while the next one goes on.
@@ -62,7 +63,7 @@ impl<'a> Performer<'a> {
             drivers,
             place,
             repository,
-            index: OnceLock::new(),
+            known: Mutex::default(),
             backing_up: Mutex::new(()),
             fetching: Mutex::new(()),
             started: Mutex::new(BTreeMap::new()),
@@ -70,12 +71,16 @@ impl<'a> Performer<'a> {
         }
     }
 
-    fn index(&self, context: Context<'_>) -> repository::Result<Arc<Index>> {
-        if let Some(index) = self.index.get() {
-            return Ok(Arc::clone(index));
-        }
-        let index = Arc::new(Index::load(&self.repository, context)?);
-        Ok(Arc::clone(self.index.get_or_init(|| index)))
+    /// The index as it was last loaded, if it was.
+    pub fn known_index(&self) -> Option<Arc<Index>> {
+        self.known.lock().expect("no holder panics").clone()
+    }
+
+    /// The repository's index as it is now; what was read of it before is not read again.
+    pub fn index(&self, context: Context<'_>) -> repository::Result<Arc<Index>> {
+        let mut known = self.known.lock().expect("no holder panics");
+        let index = Index::load_since(known.as_ref(), &self.repository, context)?;
+        Ok(Arc::clone(known.insert(index)))
     }
 
     /// Runs what a driver does where the place's files are. A driver of commands finds its way by itself, because
@@ -86,6 +91,15 @@ impl<'a> Performer<'a> {
         work: impl FnOnce() -> T + std::marker::Send,
     ) -> crate::Result<T> {
         Ok(if driver.enters_by_itself() { work() } else { self.place.within(work)? })
+    }
+
+    /// The same for the capture and the reading of its members, for which a driver may go another way.
+    pub fn captured<T: std::marker::Send>(
+        &self,
+        driver: &dyn Component,
+        work: impl FnOnce() -> T + std::marker::Send,
+    ) -> crate::Result<T> {
+        Ok(if driver.is_captured_within() { self.place.within(work)? } else { work() })
     }
 
     fn work(&self, work: Work, at: &StepContext<'_>) -> Result<Performed, Failure> {
@@ -151,18 +165,17 @@ impl<'a> Performer<'a> {
         for name in components {
             paths.extend(self.drivers.component(name).map_err(failure)?.destroy());
         }
-        let removed = self
-            .place
+        // The twin was made without them, where that can be.
+        self.place
             .within(|| {
-                paths.iter().try_fold(0, |removed, path| match remove(path) {
-                    Ok(true) => Ok(removed + 1),
-                    Ok(false) => Ok(removed),
+                paths.iter().try_for_each(|path| match remove(path) {
+                    Ok(_) => Ok(()),
                     Err(error) => Err(format!("failed to remove {} in the twin: {error}", path.display())),
                 })
             })
             .map_err(|error| failure(error.into()))?
             .map_err(Failure::failed)?;
-        Ok(Performed::new(format!("{removed} paths of {} removed in the twin", components.join(", "))))
+        Ok(Performed::new(format!("nothing is left of {} in the twin", components.join(", "))))
     }
 
     /// Asks checks that must not hold now. One that holds although everything it could be about is destroyed proves

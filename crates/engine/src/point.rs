@@ -97,6 +97,15 @@ impl Catalogue {
     /// Fails when the repository cannot be listed; a record that cannot be read is told in `unreadable`. A record
     /// whose snapshot is gone (forgotten, or lost) is no point.
     pub fn load(repository: &Repository, estate: &str, cache: &Path) -> Result<Self> {
+        Self::load_those(repository, &|point| point.estate == estate, cache)
+    }
+
+    /// The same for every estate that has points in the repository.
+    pub(crate) fn of_every_estate(repository: &Repository, cache: &Path) -> Result<Self> {
+        Self::load_those(repository, &|_| true, cache)
+    }
+
+    fn load_those(repository: &Repository, wanted: &dyn Fn(&Point) -> bool, cache: &Path) -> Result<Self> {
         let snapshots: std::collections::BTreeSet<String> =
             repository.list(repository::FileKind::Snapshot)?.into_iter().map(|(id, _)| id.to_hex()).collect();
         let names: Vec<String> = repository
@@ -109,7 +118,7 @@ impl Catalogue {
         let (mut missing, cache) = (Vec::new(), Cache(cache));
         for name in names {
             match cache.read(&name) {
-                Some(point) => catalogue.take(point, estate),
+                Some(point) => catalogue.take(point, wanted),
                 None => missing.push(name),
             }
         }
@@ -122,7 +131,7 @@ impl Catalogue {
                 Ok(point)
             });
             match parsed {
-                Ok(Some(point)) => catalogue.take(point, estate),
+                Ok(Some(point)) => catalogue.take(point, wanted),
                 // Removed since the listing.
                 Ok(None) => {}
                 Err(error) => catalogue.unreadable.push(error.to_string()),
@@ -132,8 +141,8 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    fn take(&mut self, point: Point, estate: &str) {
-        if point.estate == estate {
+    fn take(&mut self, point: Point, wanted: &dyn Fn(&Point) -> bool) {
+        if wanted(&point) {
             self.points.push(point);
         }
     }

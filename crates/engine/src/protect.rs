@@ -1,6 +1,7 @@
 //! Backing up by the plan, and verifying what is stored: the use cases that need no disaster.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use place::Place;
@@ -89,7 +90,11 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
         let choice = log::choose(&site.repository, &catalogue, name, None)?;
         chosen.push(Chosen::of(&choice));
         let directory: PathBuf = site.state.join("scratch").join(&id).join(name);
-        let parts = drivers.component(name)?.parts(&id, &choice.point.recorded);
+        let driver = drivers.component(name)?;
+        if driver.is_proven_as_another_user() {
+            let_through(&site.state, &directory)?;
+        }
+        let parts = driver.parts(&id, &choice.point.recorded);
         let parts = parts.iter().map(|part| part.moved_to(&directory)).collect();
         let restored = log::restored(name, &choice, parts);
         let step = inside.next();
@@ -108,6 +113,19 @@ pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Re
     let context = Context { chosen, ..plain_context(site, now) };
     let runbook = runbook(format!("restore test of {}", names.join(", ")), vec![all], &context);
     carry_out(site, Kind::Verify, &id, runbook, conduct)
+}
+
+/// Makes `directory`, and lets other users of this machine go through it from `state` on, without showing them what is in
+/// there: a server that is started for a proof must reach the files that it is given.
+fn let_through(state: &Path, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+    for made in directory.ancestors().take_while(|upper| upper.starts_with(state)) {
+        let found = std::fs::metadata(made).map_err(Error::io("look at", made))?;
+        let mut permissions = found.permissions();
+        permissions.set_mode(permissions.mode() | 0o011);
+        std::fs::set_permissions(made, permissions).map_err(Error::io("let others through", made))?;
+    }
+    Ok(())
 }
 
 fn carry_out(

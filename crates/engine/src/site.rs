@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use plan::{Lookup, Plan};
-use repository::Repository;
+use repository::{LockOptions, Repository};
 
 use crate::Result;
 use crate::copies::CopySite;
@@ -44,12 +45,19 @@ pub struct Site {
     pub program: String,
     /// How the first process of a twin is started: the program and the arguments that make it [`place::twin_init`].
     pub twin_init: place::Init,
+    /// How long others who have locked a repository are waited for.
+    pub lock_wait: Duration,
 }
 
 impl Site {
     /// The present.
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    /// How the repository and its copies are locked.
+    pub(crate) fn lock_options(&self) -> LockOptions {
+        LockOptions { wait: self.lock_wait, ..LockOptions::default() }
     }
 
     /// The recovery points of this estate.

@@ -11,7 +11,9 @@ use serde::Serialize;
 use crate::copies::CopySite;
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind, Record};
+use crate::ship::seen::Seen;
 use crate::site::Site;
+use crate::timeline::{Timeline, timeline};
 use crate::units::duration;
 use crate::{Error, Result, copies};
 
@@ -62,7 +64,7 @@ pub struct ComponentReadiness {
     pub protection: Protection,
     /// Why not, if not.
     pub why: Option<String>,
-    /// The moment of its newest point that counts.
+    /// The newest moment to which it can be brought: of its newest point that counts, or of its log.
     pub newest: Option<Timestamp>,
     /// How old that is, in seconds.
     pub age_seconds: Option<f64>,
@@ -72,6 +74,9 @@ pub struct ComponentReadiness {
     pub points: usize,
     /// How much the newest is, in bytes.
     pub bytes: Option<u64>,
+    /// Its log, if that is archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Timeline>,
 }
 
 /// How far one copy is behind the repository.
@@ -179,8 +184,12 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .plan
         .components
         .iter()
-        .map(|(name, declared)| component(name, declared, &catalogue, &records, now))
-        .collect();
+        .map(|(name, declared)| {
+            let log = timeline(&site.repository, &catalogue, name)?;
+            let looked = log.as_ref().map(|log| looked(site, log)).transpose()?.flatten();
+            Ok(component(name, declared, &catalogue, &records, (log, looked), now))
+        })
+        .collect::<Result<_>>()?;
     let scenarios = site
         .plan
         .scenarios
@@ -240,29 +249,44 @@ fn open(site: &Site) -> Result<Vec<String>> {
     Ok(open)
 }
 
+/// The last look at a live source that found nothing more than what is archived and can be had: the log of an idle
+/// component is not an old one.
+fn looked(site: &Site, log: &Timeline) -> Result<Option<Timestamp>> {
+    let seen = Seen::newest(&site.repository, &log.component)?;
+    let is_current = |seen: &Seen| {
+        log.stretches.iter().any(|stretch| stretch.lineage == seen.lineage && stretch.last == seen.position)
+    };
+    Ok(seen.filter(is_current).map(|seen| seen.instant))
+}
+
 fn component(
     name: &str,
     declared: &plan::Component,
     catalogue: &Catalogue,
     records: &[Record],
+    (log, looked): (Option<Timeline>, Option<Timestamp>),
     now: Timestamp,
 ) -> ComponentReadiness {
     let newest = catalogue.newest(name);
-    let age = newest.and_then(|point| Duration::try_from(now.duration_since(point.instant())).ok());
+    let reached = newest.map(Point::instant).max(log.as_ref().and_then(Timeline::end)).max(looked);
+    let age = reached.and_then(|newest| Duration::try_from(now.duration_since(newest)).ok());
     let last = records
         .iter()
         .rev()
         .filter(|record| record.kind == Kind::Backup)
         .find_map(|record| record.components.get(name));
     let implausible = catalogue.of(name).next_back().filter(|point| !point.counts());
+    let gap = log.as_ref().and_then(Timeline::alarm).map(|gap| gap.alarm(name));
     let (protection, why) = match (newest, last, implausible) {
+        _ if gap.is_some() => (Protection::Broken, gap),
         (_, Some(Some(why)), _) => (Protection::Broken, Some(format!("the last backup failed: {why}"))),
         (_, _, Some(_)) => (Protection::Broken, Some("the last backup is implausible".to_owned())),
         (None, ..) => (Protection::Unprotected, Some("it was never backed up".to_owned())),
         (Some(_), ..) => match (age, declared.rpo) {
             (Some(age), Some(rpo)) if age > rpo => {
                 let why = format!(
-                    "the newest point is {} old, at most {} may be lost",
+                    "the newest {} is {} old, at most {} may be lost",
+                    if log.is_some() { "that can be had" } else { "point" },
                     duration(age),
                     duration(rpo)
                 );
@@ -275,11 +299,12 @@ fn component(
         component: name.to_owned(),
         protection,
         why,
-        newest: newest.map(Point::instant),
+        newest: reached,
         age_seconds: age.map(|age| age.as_secs_f64()),
         rpo_seconds: declared.rpo.map(|rpo| rpo.as_secs_f64()),
         points: catalogue.of(name).filter(|point| point.counts()).count(),
         bytes: newest.and_then(|point| point.recorded.bytes),
+        log,
     }
 }
 

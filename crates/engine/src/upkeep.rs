@@ -158,12 +158,15 @@ fn forget_in(site: &Site, component: &str, context: Context<'_>) -> Result<(Stri
         }
     };
     if retain::prune_is_due(site)? {
-        let summary = retain::prune(site, context)?;
+        let retain::Pruned { data, logs } = retain::prune(site, context)?;
         told += &format!(
             "; pruned: {} packs deleted, {} marked",
-            summary.delete.packs,
-            summary.mark.packs + summary.repack.packs
+            data.delete.packs,
+            data.mark.packs + data.repack.packs
         );
+        if logs.removed + logs.marked > 0 {
+            told += &format!("; of logs, {} segments deleted, {} marked", logs.removed, logs.marked);
+        }
     }
     Ok((told, forgotten.removed))
 }

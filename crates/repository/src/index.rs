@@ -11,8 +11,9 @@
 //! # Concurrency
 //! An [`Index`] never changes; a writer keeps what it adds beside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use crate::event::{Context, Event, Task};
 use crate::format::{BlobKind, IndexFile, IndexPack, PackedBlob};
@@ -79,6 +80,7 @@ pub struct Index {
     files: Vec<Id>,
 }
 
+#[derive(Clone)]
 struct Pack {
     id: Id,
     first_slot: u32,
@@ -95,14 +97,31 @@ impl Index {
     /// the snapshot appears.
     pub fn load(repository: &Repository, context: Context<'_>) -> Result<Self> {
         let (index, problems) = Self::load_tolerant(repository, context)?;
-        for problem in problems {
-            match problem {
-                IndexProblem::Unusable { error, .. } => return Err(error),
-                // A pack that is listed twice is found either way; `check` reports it.
-                IndexProblem::Contradiction { .. } | IndexProblem::Overlap { .. } => {}
-            }
-        }
+        refuse_unusable(problems)?;
         Ok(index)
+    }
+
+    /// The same, reading only what is new since `known`, an index of the same repository, was loaded.
+    pub fn load_since(
+        known: Option<&Arc<Self>>,
+        repository: &Repository,
+        context: Context<'_>,
+    ) -> Result<Arc<Self>> {
+        let Some(known) = known else { return Ok(Arc::new(Self::load(repository, context)?)) };
+        let had: HashSet<Id> = known.files.iter().copied().collect();
+        let (old, mut new): (Vec<_>, Vec<_>) =
+            repository.list(FileKind::Index)?.into_iter().partition(|(id, _)| had.contains(id));
+        if old.len() < had.len() {
+            // A prune wrote the index anew.
+            return Ok(Arc::new(Self::load(repository, context)?));
+        }
+        if new.is_empty() {
+            return Ok(Arc::clone(known));
+        }
+        new.sort_unstable();
+        let mut builder = IndexBuilder::of(known);
+        refuse_unusable(add_files(&mut builder, repository, &new, context)?)?;
+        Ok(Arc::new(builder.finish()))
     }
 
     /// Loads what can be used of the index files, and tells what cannot.
@@ -295,6 +314,32 @@ impl IndexBuilder {
     /// Begins an empty index.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Begins with everything that `index` has.
+    fn of(index: &Index) -> Self {
+        let view = index.by_pack();
+        let entry = |position| {
+            let (id, slot) = index.sorted.entry(position);
+            let mut entry = [0; ENTRY_BYTES];
+            entry[..32].copy_from_slice(&id.0);
+            entry[32..].copy_from_slice(&slot.to_be_bytes());
+            entry
+        };
+        Self {
+            seen: (0..index.pack_count())
+                .map(|pack| (index.pack_id(pack), fingerprint_of(&view.blobs(pack))))
+                .collect(),
+            packs: index.packs.clone(),
+            lengths: index.lengths.clone(),
+            plain_lengths: index.plain_lengths.clone(),
+            long: index.long.clone(),
+            trees: index.trees.clone(),
+            anchors: index.anchors.clone(),
+            entries: (0..index.sorted.len()).map(entry).collect(),
+            to_delete: index.to_delete.clone(),
+            files: index.files.clone(),
+        }
     }
 
     /// Adds what an index file lists.
@@ -527,12 +572,31 @@ fn write_24(value: u32) -> [u8; 3] {
 fn load_builder(repository: &Repository, context: Context<'_>) -> Result<(IndexBuilder, Vec<IndexProblem>)> {
     let mut files = repository.list(FileKind::Index)?;
     files.sort_unstable();
+    let mut builder = IndexBuilder::new();
+    let problems = add_files(&mut builder, repository, &files, context)?;
+    Ok((builder, problems))
+}
+
+/// Fails for a file that cannot be used. A pack that is listed twice is found either way; `check` reports it.
+fn refuse_unusable(problems: Vec<IndexProblem>) -> Result<()> {
+    problems.into_iter().try_for_each(|problem| match problem {
+        IndexProblem::Unusable { error, .. } => Err(error),
+        IndexProblem::Contradiction { .. } | IndexProblem::Overlap { .. } => Ok(()),
+    })
+}
+
+/// Reads index files into the builder, and tells what is wrong with them.
+fn add_files(
+    builder: &mut IndexBuilder,
+    repository: &Repository,
+    files: &[(Id, u64)],
+    context: Context<'_>,
+) -> Result<Vec<IndexProblem>> {
     context.tell(Event::Begin(Task::Index));
     let bytes = files.iter().map(|(_, size)| size).sum();
     context.tell(Event::Expect { task: Task::Index, items: files.len() as u64, bytes });
-    let mut builder = IndexBuilder::new();
     let mut problems = Vec::new();
-    let loaded = load_files(repository, &files, context);
+    let loaded = load_files(repository, files, context);
     for (id, size, result) in loaded {
         match result {
             Ok(file) => {
@@ -545,7 +609,7 @@ fn load_builder(repository: &Repository, context: Context<'_>) -> Result<(IndexB
         context.check()?;
     }
     context.tell(Event::End(Task::Index));
-    Ok((builder, problems))
+    Ok(problems)
 }
 
 type LoadedFile = (Id, u64, Result<IndexFile>);

@@ -19,6 +19,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "g++", present: || on_path("c++") },
     // The application's own hands on a database, in another process.
     Package { name: "sqlite3", present: || on_path("sqlite3") },
+    // Clusters of the tests' own; the one that the package makes is left alone.
+    Package { name: "postgresql", present: || packages::postgres_programs().is_some() },
     // Servers of the tests' own; the one that the package brings is left alone.
     Package { name: "redis-server", present: || on_path("redis-server") && on_path("redis-cli") },
     // A server for services and checks, and what finds its processes.

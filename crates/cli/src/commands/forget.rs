@@ -1,6 +1,6 @@
 //! `lifeboat forget`
 
-use engine::retain::{self, Forgotten, Retention};
+use engine::retain::{self, Forgotten, PrunedLogs, Retention};
 use engine::site::Site;
 use serde::Serialize;
 
@@ -90,9 +90,10 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
             summary.pruned = true;
             ui.line(format!(
                 "pruned: {} deleted, {} marked to be deleted by a prune a day or more from now",
-                units::counted(pruned.delete.packs, "pack", "packs"),
-                units::counted(pruned.mark.packs + pruned.repack.packs, "pack", "packs"),
+                units::counted(pruned.data.delete.packs, "pack", "packs"),
+                units::counted(pruned.data.mark.packs + pruned.data.repack.packs, "pack", "packs"),
             ))?;
+            show_logs(&pruned.logs, ui)?;
         }
     }
     Ok(conclude(&summary))
@@ -158,6 +159,22 @@ fn show(place: &Place, site: &Site, ui: &Ui) -> Result<(), Failure> {
     table.lines().try_for_each(|line| ui.talk(line))?;
     for (component, why) in &place.shown.left_alone {
         ui.talk(format!("{component}: every point stays, {why}"))?;
+    }
+    Ok(())
+}
+
+/// What became of archived logs; nothing where there are none.
+fn show_logs(logs: &PrunedLogs, ui: &Ui) -> Result<(), Failure> {
+    if logs.removed + logs.marked > 0 {
+        ui.line(format!(
+            "of archived logs: {} deleted ({}), {} marked to be deleted by a prune a day or more from now",
+            units::counted(logs.removed, "segment", "segments"),
+            units::bytes(logs.removed_bytes),
+            units::counted(logs.marked, "segment", "segments"),
+        ))?;
+    }
+    for (component, why) in &logs.left_alone {
+        ui.line(format!("the whole log of {component} stays: {}", printable(why)))?;
     }
     Ok(())
 }

@@ -1,18 +1,22 @@
 //! `lifeboat verify`
 
-use engine::protect;
+use engine::site::Site;
+use engine::{logs, protect};
 use repository::check::{CheckOptions, ReadData, Severity, check};
+use repository::log::{Scope, VerifyReport};
 
 use super::run;
 use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
-use crate::outcome::{Answer, Done, Explained, Verdict};
+use crate::outcome::{Answer, Done, Explained, Failure, Verdict};
 use crate::progress::Progress;
-use crate::ui::Ui;
+use crate::ui::{Style, Ui, printable};
+use crate::units;
 
 /// Verify what is stored: its structure, all of its data, or a real restore
 ///
-/// Without options the repository's structure is checked. --data reads every byte. --restore restores the newest point of
+/// Without options the repository's structure is checked. --data reads every byte, of archived logs those that no earlier
+/// one has read. --restore restores the newest point of
 /// each component into scratch, proves it by its integrity and its facts, and throws it away.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -27,6 +31,9 @@ pub struct Args {
     /// Read and verify every byte that is stored
     #[arg(long)]
     data: bool,
+    /// Read also the archived logs that were read before
+    #[arg(long, requires = "data")]
+    logs_again: bool,
     /// Restore into scratch and prove what comes back
     #[arg(long)]
     restore: bool,
@@ -66,11 +73,67 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
         ui.line(format!("verified {what}: no errors"))?;
         checked = Some(what);
     }
+    let mut summary = serde_json::json!({ "verified": checked });
+    if args.data
+        && let Some(failed) = verify_logs(args, &site, &mut summary, ui)?
+    {
+        return Ok(Done::new(Verdict::Failed(failed), &summary));
+    }
     if !args.restore {
-        return Ok(Done::verified(&serde_json::json!({ "verified": checked })));
+        return Ok(Done::verified(&summary));
     }
     let live = Live::new(ui, &site.who, None);
     let finished = protect::verify_restore(&site, &args.components, run::conduct(&live));
     drop(live);
     run::conclude(ui, &finished?)
+}
+
+/// Reads the archived logs; why it failed, if something is wrong with one.
+fn verify_logs(
+    args: &Args,
+    site: &Site,
+    summary: &mut serde_json::Value,
+    ui: &Ui,
+) -> Result<Option<Explained>, Failure> {
+    let scope = if args.logs_again { Scope::All } else { Scope::New };
+    let progress = Progress::new(ui).without_problems();
+    let logs = logs::verify(&site.repository, site.plan.components.names(), scope, progress.context())?;
+    drop(progress);
+    if logs.is_empty() {
+        return Ok(None);
+    }
+    let (mut errors, mut remarks) = (Vec::new(), Vec::new());
+    for (component, report) in &logs {
+        for finding in &report.findings {
+            let told = format!("{component}: {finding}; {}", finding.repair());
+            match finding.severity() {
+                Severity::Error => errors.push(told),
+                Severity::Warning | Severity::Note => remarks.push(told),
+            }
+        }
+        if let Some(why) = &report.not_remembered {
+            remarks.push(format!("{component}: what was verified is not remembered: {why}"));
+        }
+    }
+    let sum = |of: fn(&VerifyReport) -> u64| logs.iter().map(|(_, report)| of(report)).sum::<u64>();
+    let (read, known, bytes) = (sum(|one| one.verified), sum(|one| one.known), sum(|one| one.bytes));
+    summary["logs"] = serde_json::json!({
+        "read": read, "verified_before": known, "bytes": bytes, "errors": errors, "remarks": remarks,
+    });
+    for error in &errors {
+        ui.problem("an archived log", error);
+    }
+    for remark in &remarks {
+        ui.line(format!("{} {}", ui.paint(Style::Yellow, "!"), printable(remark)))?;
+    }
+    if errors.is_empty() {
+        let read = units::counted(read, "object", "objects");
+        ui.line(format!(
+            "verified the archived logs: {read} read ({}), {known} verified before; no errors",
+            units::bytes(bytes)
+        ))?;
+        return Ok(None);
+    }
+    let why = format!("the archived logs have {}", units::counted(errors.len() as u64, "error", "errors"));
+    Ok(Some(Explained::new(why, "see above what to do about each")))
 }

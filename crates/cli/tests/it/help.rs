@@ -31,9 +31,11 @@ fn top() {
       order  Tell a run what to do, from another terminal
       rollback  Take back what a run did
       commit  Throw away what a run kept for a rollback
+      serve  Ship logs until told to stop
       status  Show how ready you are: every objective beside what is measured
       report  Tell what one run did, showed and measured
       runbook  Print the plan as a document for people, with the commands to type by hand
+      wal  Archive the log of a PostgreSQL server, and give it back to one that recovers
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:
@@ -394,9 +396,11 @@ fn wrong_usage_cannot_run() {
       order  Tell a run what to do, from another terminal
       rollback  Take back what a run did
       commit  Throw away what a run kept for a rollback
+      serve  Ship logs until told to stop
       status  Show how ready you are: every objective beside what is measured
       report  Tell what one run did, showed and measured
       runbook  Print the plan as a document for people, with the commands to type by hand
+      wal  Archive the log of a PostgreSQL server, and give it back to one that recovers
       repository  Keep file trees in a repository, and get them back [alias: repo]
 
     Options:

@@ -9,14 +9,19 @@ use repository::{Clock, FileKind, Id, Repository};
 use crate::hub::{AGENTS, Hub};
 
 /// The hub's repository, or a copy of it, opened as a library.
-fn open(hub: &Hub, location: &str) -> Repository {
+pub fn open(hub: &Hub, location: &str) -> Repository {
     let store = store::Local::open(hub.place.path(location)).unwrap();
     Repository::open(Arc::new(store), b"secret", Clock::system()).unwrap()
 }
 
 /// Makes of the component's newest point another one as it would have been at that time: the same data, an older (or
 /// later) date. `change` may change its record.
-fn point_at(hub: &Hub, component: &str, instant: Timestamp, change: impl Fn(&mut serde_json::Value)) -> Id {
+pub fn point_at(
+    hub: &Hub,
+    component: &str,
+    instant: Timestamp,
+    change: impl Fn(&mut serde_json::Value),
+) -> Id {
     let repository = open(hub, "lifeboat-repository");
     let records = repository.sidecar_list("points").unwrap().into_iter().map(|(name, _)| {
         let bytes = repository.sidecar_read(&name).unwrap().unwrap();
@@ -63,7 +68,7 @@ fn with_copy(plan: &str) -> String {
 }
 
 /// A hub with a copy that is made and filled.
-fn copied() -> Hub {
+pub fn copied() -> Hub {
     let hub = Hub::with_plan(|plan| with_copy(&plan));
     hub.place.write(".second-password", b"another secret\n");
     hub.start();
@@ -320,4 +325,19 @@ fn facts_of_a_command_are_measured_and_compared() {
     hub.place.write("ledger.txt", b"one\n");
     let said = hub.exits(&["backup", "ledger"], 1);
     assert!(said.contains("`lines` fell from 3 to 1"), "{said}");
+}
+
+#[test]
+fn what_lies_beside_a_component_is_no_change_of_it() {
+    let hub = Hub::new();
+    hub.exits(&["backup", "config"], 0);
+    // The directory above gets another time, and so another node in the snapshot.
+    std::fs::write(hub.place.path("beside"), "new").unwrap();
+    let said = hub.exits(&["backup", "config"], 0);
+    assert!(said.contains("back up config: unchanged"), "{said}");
+    let file = hub.place.path("frontend/nginx.conf");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "# changed\n").unwrap();
+    let said = hub.exits(&["backup", "config"], 0);
+    assert!(!said.contains("unchanged"), "{said}");
 }

@@ -37,6 +37,7 @@ fn rich() -> Found {
             programs: vec!["shopd".to_owned()],
             ..database("/srv/app/data/shop.db")
         }],
+        clusters: vec![Cluster { data: "/var/lib/postgresql/15/main".into(), runs: true }],
         elsewhere: vec![("/home/a/notes.db".into(), vec!["notes".to_owned()])],
         redis: vec![
             Redis { data: "/var/lib/redis".into(), port: Some(6379), program: "redis-server".to_owned() },
@@ -46,7 +47,6 @@ fn rich() -> Found {
         env_files: vec!["/srv/app/.env".into()],
         others: vec!["/srv/app/data".into(), "/srv/app/uploads".into()],
         later: vec![
-            Later { kind: LaterKind::Postgres, seen: "postgres listens at port 5432".to_owned() },
             Later { kind: LaterKind::Redis, seen: "redis-server listens at port 6379".to_owned() },
             Later {
                 kind: LaterKind::Compose,
@@ -79,6 +79,7 @@ fn every_kind_of_finding_alone_makes_a_plan() {
     let all = [
         of(base.clone()),
         of(Found { databases: whole.databases.clone(), ..Found::default() }),
+        of(Found { clusters: whole.clusters.clone(), ..Found::default() }),
         of(Found { config: whole.config.clone(), ..Found::default() }),
         of(Found { env_files: whole.env_files.clone(), ..Found::default() }),
         of(Found { others: whole.others.clone(), ..Found::default() }),
@@ -180,6 +181,7 @@ fn hostile_names_change_nothing_but_themselves() {
                 untold: Some(name.to_owned()),
                 ..database(&path)
             }],
+            clusters: vec![Cluster { data: format!("{path}.pg").into(), runs: false }],
             elsewhere: vec![(path.clone().into(), vec![name.to_owned()])],
             redis: vec![Redis { data: path.clone().into(), port: Some(1), program: name.to_owned() }],
             config: vec![format!("{path}.conf").into()],

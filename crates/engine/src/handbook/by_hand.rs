@@ -50,7 +50,9 @@ impl ByHand {
         Self {
             remark: None,
             fetch: fetch(point, &parts, &to),
-            prove: prove(point, &parts),
+            prove: driver
+                .and_then(|driver| driver.prove_by_hand(&parts, &point.recorded))
+                .unwrap_or_else(|| prove(point, &parts)),
             swap: swap(&parts, kind),
         }
     }

@@ -16,20 +16,23 @@
 //! 2. Its record.
 //!
 //! The other way round, a crash would leave a snapshot without a record, and nobody could tell it from a backup whose
-//! record is still to come. Data goes with a prune, a week's at once and in two phases.
+//! record is still to come. Data and archived logs go with a prune, a week's at once and in two phases.
 
 mod decide;
+mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use repository::prune::{PruneOptions, PruneSummary, plan_prune};
-use repository::{Context, FileKind, Lock, LockOptions, Repository};
+use repository::{Context, FileKind, Lock, Repository};
 use runbook::Outcome;
 use serde::Serialize;
 
 pub use decide::{Candidate, Why, decide};
+pub use logs::PrunedLogs;
+#[cfg(test)]
+pub(crate) use logs::prune_logs_with;
 
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind};
@@ -38,8 +41,6 @@ use crate::{Error, Result};
 
 /// How far clocks may be apart before a point counts as dated in the future; as for snapshots.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(10);
-/// How long others who have locked the repository are waited for; tests wait for nobody.
-const LOCK_WAIT: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });
 /// How often a backup prunes what was forgotten: seldom, because it looks at every tree.
 const PRUNE_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Marks of prunes in the repository; each says when by its name.
@@ -249,7 +250,7 @@ pub fn carry_out(site: &Site, shown: &Retention, context: Context<'_>) -> Result
         forgotten.kept = shown.components.iter().map(|component| component.keep.len()).sum();
         return Ok(forgotten);
     }
-    let lock = Lock::exclusive(repository, lock_options())?;
+    let lock = Lock::exclusive(repository, site.lock_options())?;
     let now = plan(site, &names)?;
     let mut remove: Vec<&Point> =
         now.remove().filter(|point| was_shown.contains(&point.identity())).collect();
@@ -273,10 +274,6 @@ fn remove_point(repository: &Repository, point: &Point) -> Result<()> {
     Ok(())
 }
 
-fn lock_options() -> LockOptions {
-    LockOptions { wait: LOCK_WAIT, ..LockOptions::default() }
-}
-
 /// Whether the last prune of this repository is a week ago; of one that was never pruned, its oldest point.
 ///
 /// Without this, what is forgotten would never leave the store.
@@ -288,18 +285,28 @@ pub fn prune_is_due(site: &Site) -> Result<bool> {
     Ok(last.is_some_and(|last| site.now().duration_since(last) >= PRUNE_EVERY))
 }
 
-/// Prunes with the usual limits and in two phases, and notes when.
-pub fn prune(site: &Site, context: Context<'_>) -> Result<PruneSummary> {
+/// What a prune did.
+#[derive(Debug, Clone, Default)]
+pub struct Pruned {
+    /// With data.
+    pub data: PruneSummary,
+    /// With archived logs.
+    pub logs: PrunedLogs,
+}
+
+/// Prunes data and logs with the usual limits and in two phases, and notes when.
+pub fn prune(site: &Site, context: Context<'_>) -> Result<Pruned> {
     let repository = &site.repository;
-    let options = PruneOptions { lock: lock_options(), ..PruneOptions::default() };
+    let options = PruneOptions { lock: site.lock_options(), ..PruneOptions::default() };
     let report = plan_prune(repository, &options, context)?.execute(context)?;
+    let logs = logs::prune_logs(site, context)?;
     let before = prunes(repository)?;
     let name = format!("{PRUNES}/prune-{}", site.now().strftime("%Y%m%dt%H%M%S"));
     repository.sidecar_create(&name, b"")?;
     for (old, _) in before.iter().filter(|(old, _)| *old != name) {
         repository.sidecar_remove(old)?;
     }
-    Ok(report.summary)
+    Ok(Pruned { data: report.summary, logs })
 }
 
 /// The marks of prunes, the newest last.
@@ -314,4 +321,4 @@ fn prunes(repository: &Repository) -> Result<Vec<(String, Timestamp)>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use estate::component::PointFacts;
+use estate::component::{LogBase, PointFacts};
 use estate::facts::Facts;
 use estate::floor::{Plausibility, Reason as Doubt};
 use plan::{Lookup, Plan, Reference};
 use repository::crypto::ScryptCost;
 use repository::format::Chunking;
 use repository::keys::Author;
-use repository::{Clock, Id, InitOptions};
+use repository::{Clock, Id, InitOptions, LockOptions};
 use serde_json::json;
 use store::{Fault, Memory, Store};
 
@@ -37,7 +37,7 @@ impl Lookup for Nothing {
 }
 
 /// A shop whose repository lies in `store`.
-fn site(store: Arc<dyn Store>, base: &Path) -> Site {
+pub(crate) fn site(store: Arc<dyn Store>, base: &Path) -> Site {
     let options = InitOptions {
         chunking: Chunking::Gear,
         polynomial: None,
@@ -62,6 +62,7 @@ fn site(store: Arc<dyn Store>, base: &Path) -> Site {
         host: "shop-1".into(),
         program: "lifeboat 0.3.0".into(),
         twin_init: place::Init::this_program(["twin-init"]),
+        lock_wait: std::time::Duration::ZERO,
     }
 }
 
@@ -71,6 +72,17 @@ fn ago(hours: i64) -> Timestamp {
 
 /// Makes a point as it was so many hours ago.
 fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> Point {
+    point_with(site, component, instant, counts, None)
+}
+
+/// Makes a point that stands somewhere in a log.
+pub(crate) fn point_with(
+    site: &Site,
+    component: &str,
+    instant: Timestamp,
+    counts: bool,
+    log: Option<LogBase>,
+) -> Point {
     let tree = Id::random();
     let snapshot =
         json!({ "time": instant.to_string(), "tree": tree, "paths": ["/x"], "hostname": "shop-1" });
@@ -84,9 +96,9 @@ fn point_of(site: &Site, component: &str, instant: Timestamp, counts: bool) -> P
         bytes: Some(1),
         roots: Vec::new(),
         identity: None,
-        token: None,
         details: BTreeMap::new(),
-        log: None,
+        token: None,
+        log,
     };
     let point = Point {
         version: Point::VERSION,

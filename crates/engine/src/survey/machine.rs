@@ -28,9 +28,13 @@ struct Process {
     program: String,
     files: Vec<PathBuf>,
     sockets: Vec<u64>,
-    /// The directory in which it works.
+    /// Where it works, if that may be seen and is a directory of this process's file systems, too.
     cwd: Option<PathBuf>,
     works_here: bool,
+}
+
+fn is_postgres(program: &str) -> bool {
+    matches!(program, "postgres" | "postmaster")
 }
 
 impl Machine {
@@ -89,7 +93,6 @@ impl Machine {
     /// Servers that there is no driver for yet, and those of which not enough may be seen.
     pub(super) fn servers(&self) -> Vec<Later> {
         let kind = |process: &Process| match process.program.as_str() {
-            "postgres" | "postmaster" => Some(LaterKind::Postgres),
             program if is_redis(program) && process.cwd.is_none() => Some(LaterKind::Redis),
             _ => None,
         };
@@ -106,6 +109,14 @@ impl Machine {
             .iter()
             .filter_map(|process| Some(Later { kind: kind(process)?, seen: seen(process) }))
             .collect()
+    }
+
+    /// The data directories in which a PostgreSQL server works; and whether there is one of which that may not be seen.
+    pub(super) fn clusters(&self) -> (BTreeSet<PathBuf>, bool) {
+        let servers = || self.processes.iter().filter(|process| is_postgres(&process.program));
+        let directories = servers().filter_map(|process| process.cwd.clone());
+        let directories = directories.filter(|directory| super::is_cluster(directory)).collect();
+        (directories, servers().any(|process| process.cwd.is_none()))
     }
 
     /// Everything that listens.

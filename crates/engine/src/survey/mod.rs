@@ -65,6 +65,8 @@ pub struct Found {
     pub dirs: Vec<PathBuf>,
     /// SQLite databases in them.
     pub databases: Vec<Database>,
+    /// PostgreSQL clusters in them, and those in which a server works elsewhere on the machine.
+    pub clusters: Vec<Cluster>,
     /// SQLite databases elsewhere that a process has open, with the names of the programs.
     pub elsewhere: Vec<(PathBuf, Vec<String>)>,
     /// Redis servers that run.
@@ -100,6 +102,15 @@ pub struct Database {
     pub programs: Vec<String>,
 }
 
+/// A PostgreSQL cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cluster {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Whether a server works in it.
+    pub runs: bool,
+}
+
 /// A Redis server that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
@@ -123,8 +134,6 @@ pub struct Later {
 /// What Lifeboat knows of and has no driver for yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LaterKind {
-    /// A PostgreSQL server or its data.
-    Postgres,
     /// Redis' data, or a server of which not enough may be seen.
     Redis,
     /// Containers described by a compose file.
@@ -218,6 +227,8 @@ const CONFIG_FILES: &[&str] = &[
     "supervisord.conf",
     "traefik.yml",
 ];
+/// Directories that the system may clear.
+const TEMPORARY: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
 /// What a copy that somebody once made is called at its end.
 const COPY_ENDINGS: &[&str] = &[".bak", ".old", ".orig", ".backup", ".copy", "~"];
 
@@ -286,7 +297,10 @@ impl Walk<'_> {
                 }
                 if kind.is_dir() && !is_skipped(&path) {
                     self.directory(&path, depth);
-                    if depth + 1 < self.survey.depth_max {
+                    if is_cluster(&path) {
+                        // What lies in it is the server's.
+                        self.found.clusters.push(Cluster { data: path.clone(), runs: false });
+                    } else if depth + 1 < self.survey.depth_max {
                         open.push((path.clone(), depth + 1));
                     } else {
                         self.remark(format!("did not look into {}: too deep", path.display()));
@@ -304,10 +318,6 @@ impl Walk<'_> {
     fn directory(&mut self, path: &Path, depth: usize) {
         if depth < CONFIG_DEPTH_MAX && name_of(path).is_some_and(|name| CONFIG_DIRS.contains(&name)) {
             self.found.config.push(path.to_owned());
-        }
-        if path.join("PG_VERSION").exists() && path.join("global").exists() {
-            let seen = format!("its data is in {}", path.display());
-            self.found.later.push(Later { kind: LaterKind::Postgres, seen });
         }
     }
 
@@ -353,10 +363,24 @@ impl Walk<'_> {
             self.found.databases.push(Database { path, bytes, tables, untold, programs });
         }
         let found = &mut self.found;
+        let (running, unseen) = machine.clusters();
+        for cluster in &mut found.clusters {
+            cluster.runs = running.contains(&cluster.data);
+        }
+        let known: Vec<PathBuf> = found.clusters.iter().map(|cluster| cluster.data.clone()).collect();
+        // What works in a temporary directory is somebody's experiment, unless it was asked for.
+        let lasts = |path: &&PathBuf| !TEMPORARY.iter().any(|temporary| path.starts_with(temporary));
+        let elsewhere = running.iter().filter(|data| !known.contains(data)).filter(lasts);
+        found.clusters.extend(elsewhere.map(|data| Cluster { data: data.clone(), runs: true }));
+        found.clusters.sort();
+        if unseen {
+            let remark = "a PostgreSQL server runs whose data directory may not be seen: do this as root";
+            found.remarks.push(remark.to_owned());
+        }
         found.redis = machine.redis();
         // A directory with a live database or with secrets in it is not to be taken as it is.
         let alone = |path: &PathBuf| {
-            let databases = found.databases.iter().map(|database| &database.path);
+            let databases = found.databases.iter().map(|database| &database.path).chain(&known);
             !databases.chain(&found.env_files).any(|inside| inside.starts_with(path) && inside != path)
         };
         let config: Vec<PathBuf> = found.config.iter().filter(|path| alone(path)).cloned().collect();
@@ -366,6 +390,7 @@ impl Walk<'_> {
             .databases
             .iter()
             .map(|database| &database.path)
+            .chain(&known)
             .chain(found.redis.iter().map(|server| &server.data))
             .chain(&found.config)
             .chain(&found.env_files)
@@ -457,6 +482,11 @@ fn is_skipped(path: &Path) -> bool {
 fn is_a_copy(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.contains(".before-") || COPY_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a directory is the data directory of a PostgreSQL cluster.
+fn is_cluster(dir: &Path) -> bool {
+    dir.join("PG_VERSION").is_file() && dir.join("global/pg_control").is_file()
 }
 
 /// Whether a directory is a repository of Lifeboat or restic.

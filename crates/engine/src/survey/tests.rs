@@ -139,10 +139,37 @@ fn configuration_is_sorted_from_the_rest() {
 fn data_of_other_engines_is_recognised() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("pg/PG_VERSION"), "16");
-    write(&dir.path().join("pg/global/1"), "");
+    write(&dir.path().join("pg/global/pg_control"), "");
+    write(&dir.path().join("pg/base/1/.env"), "not looked at");
     write(&dir.path().join("cache/dump.rdb"), "REDIS");
-    let kinds: Vec<LaterKind> = look_at(dir.path()).later.iter().map(|later| later.kind).collect();
-    assert_eq!(kinds, [LaterKind::Postgres, LaterKind::Redis]);
+    let found = look_at(dir.path());
+    let kinds: Vec<LaterKind> = found.later.iter().map(|later| later.kind).collect();
+    assert_eq!(kinds, [LaterKind::Redis]);
+    let data = dir.path().canonicalize().unwrap().join("pg");
+    assert_eq!(found.clusters, [Cluster { data, runs: false }]);
+    assert_eq!((found.env_files.len(), names(&found.others, dir.path())), (0, vec!["cache".to_owned()]));
+}
+
+#[test]
+fn a_server_is_found_by_where_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let (proc, data, here) = (root.join("proc"), root.join("srv/pg"), root.join("srv"));
+    write(&data.join("PG_VERSION"), "16");
+    write(&data.join("global/pg_control"), "");
+    write(&proc.join("100/comm"), "postgres\n");
+    std::os::unix::fs::symlink(&data, proc.join("100/cwd")).unwrap();
+    let survey = Survey { proc, units: root.join("none"), ..Survey::of(vec![here]) };
+    let found = look(&survey).unwrap();
+    assert_eq!(found.clusters, [Cluster { data: data.clone(), runs: true }]);
+    assert!(found.remarks.is_empty(), "{:?}", found.remarks);
+
+    // One of which nothing can be seen is told of, and one in a temporary directory that was not named is not taken.
+    write(&survey.proc.join("101/comm"), "postgres\n");
+    let other = Survey { dirs: vec![root.join("empty")], ..survey };
+    fs::create_dir(root.join("empty")).unwrap();
+    let found = look(&other).unwrap();
+    assert_eq!((found.clusters.len(), found.remarks.len()), (0, 1), "{found:?}");
 }
 
 #[test]

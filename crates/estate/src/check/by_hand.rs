@@ -50,8 +50,20 @@ fn of_tcp(tcp: &Tcp) -> String {
 }
 
 fn of_sql(sql: &Sql) -> String {
-    let Database::Sqlite { path: file } = &sql.database;
-    format!("sqlite3 -readonly {} {}", path(file), quoted(sql.query.trim()))
+    let query = quoted(sql.query.trim());
+    match &sql.database {
+        Database::Sqlite { path: file } => format!("sqlite3 -readonly {} {query}", path(file)),
+        Database::Postgres(options) => {
+            let word = |flag: &str, value: Option<String>| {
+                value.map_or_else(String::new, |value| format!(" {flag} {}", quoted(&value)))
+            };
+            let socket = options.socket.as_ref().map(|socket| socket.display().to_string());
+            let at = word("-h", options.host.clone().or(socket))
+                + &word("-p", options.port.map(|port| port.to_string()));
+            let who = word("-U", options.user.clone()) + &word("-d", Some(options.database.clone()));
+            format!("psql -XAt{at}{who} -c {query}")
+        }
+    }
 }
 
 fn of_file(file: &File) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::text::TextMatch;
+use crate::component::PostgresOptions;
 
 /// A question about the world, and the answer that is expected.
 #[derive(Debug, Clone)]
@@ -154,6 +155,8 @@ pub enum Database {
         /// The database file.
         path: PathBuf,
     },
+    /// The PostgreSQL server that works in a data directory.
+    Postgres(Box<PostgresOptions>),
 }
 
 /// What a query must yield.
@@ -161,7 +164,7 @@ pub enum Database {
 /// `Equals`, `AtLeast` and `AtMost` are about one value: the query must yield one row of one column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SqlExpect {
-    /// The value, written as SQLite's shell writes it.
+    /// The value, written as SQLite's shell or `psql -At` writes it.
     Equals(String),
     /// A number, at least this.
     AtLeast(f64),

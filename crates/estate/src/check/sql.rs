@@ -1,8 +1,10 @@
 //! The check of a database: one query that reads, and what it must yield.
 //!
-//! SQLite only for now; another engine is a variant of [`Database`] and a function like [`sqlite`].
+//! Another engine is a variant of [`Database`] and a function like [`sqlite`] and [`postgres`].
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -13,6 +15,8 @@ use super::answer::{Answer, Deadline, Over};
 use super::network::late;
 use super::question::{Database, Sql, SqlExpect};
 use super::{Asking, Invalid};
+use crate::component::PostgresOptions;
+use crate::component::postgres::question::{self, Unanswered};
 
 /// How long to wait for a writer that holds the database, if the check has that long; the runbook asks again.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -38,6 +42,7 @@ enum Failed {
     /// The path has no file.
     Missing,
     Sqlite(rusqlite::Error),
+    Postgres(Unanswered),
     /// The query is not one that a check may run; says why.
     Refused(&'static str),
 }
@@ -68,7 +73,11 @@ impl SqlCheck {
     }
 
     pub(super) fn ask(&self, asking: &Asking<'_>) -> Answer {
-        match asking.place.within(|| sqlite(self.path(), &self.0.query, &asking.deadline)) {
+        let asked = asking.place.within(|| match &self.0.database {
+            Database::Sqlite { path } => sqlite(path, &self.0.query, &asking.deadline),
+            Database::Postgres(options) => postgres(options, &self.0.query, asking),
+        });
+        match asked {
             Ok(Ok(rows)) => self.judge(&rows),
             Ok(Err(failed)) => self.failed(failed, asking),
             Err(error) => Answer::unknown(error.to_string()),
@@ -76,8 +85,10 @@ impl SqlCheck {
     }
 
     fn path(&self) -> &Path {
-        let Database::Sqlite { path } = &self.0.database;
-        path
+        match &self.0.database {
+            Database::Sqlite { path } => path,
+            Database::Postgres(options) => &options.data,
+        }
     }
 
     fn judge(&self, rows: &Rows) -> Answer {
@@ -107,6 +118,13 @@ impl SqlCheck {
             Failed::Missing => self.fails("the database is not there", "no such file".into()),
             Failed::Refused(why) => Answer::fatal(format!("cannot ask {path}: {why}: {}", self.0.query)),
             Failed::Sqlite(error) => self.failed_in_sqlite(&error),
+            Failed::Postgres(Unanswered::Interrupted) => Answer::unknown("interrupted"),
+            Failed::Postgres(Unanswered::Silent(why)) => self.fails("its server does not answer", why),
+            Failed::Postgres(Unanswered::Wrong(why)) => self.fails("something is missing or damaged", why),
+            Failed::Postgres(Unanswered::Nonsense(why)) => Answer::fatal(format!("cannot ask {path}: {why}")),
+            Failed::Postgres(Unanswered::Unknown(why)) => {
+                Answer::unknown(format!("cannot ask {path}: {why}"))
+            }
         }
     }
 
@@ -172,9 +190,20 @@ fn sqlite(path: &Path, query: &str, deadline: &Deadline<'_>) -> Result<Rows, Fai
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(left.min(LOCK_WAIT_MAX))?;
-    let rows = std::thread::scope(|scope| {
+    let interrupt = connection.get_interrupt_handle();
+    let rows = watched(deadline, move || interrupt.interrupt(), || rows_of(&connection, query));
+    match rows {
+        Err(Failed::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Err(Failed::Over(deadline.left().err().unwrap_or(Over::Late)))
+        }
+        rows => rows,
+    }
+}
+
+/// Does something that `interrupt` ends when the time is over.
+fn watched<T>(deadline: &Deadline<'_>, interrupt: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
         let (done, is_done) = std::sync::mpsc::channel::<()>();
-        let interrupt = connection.get_interrupt_handle();
         scope.spawn(move || {
             while deadline.left().is_ok() {
                 if is_done.recv_timeout(Duration::from_millis(50))
@@ -183,17 +212,29 @@ fn sqlite(path: &Path, query: &str, deadline: &Deadline<'_>) -> Result<Rows, Fai
                     return;
                 }
             }
-            interrupt.interrupt();
+            interrupt();
         });
-        let rows = rows_of(&connection, query);
+        let result = work();
         drop(done);
-        rows
-    });
-    match rows {
-        Err(Failed::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            Err(Failed::Over(deadline.left().err().unwrap_or(Over::Late)))
+        result
+    })
+}
+
+/// Asks the server that works in a data directory.
+fn postgres(options: &PostgresOptions, query: &str, asking: &Asking<'_>) -> Result<Rows, Failed> {
+    let deadline = &asking.deadline;
+    deadline.left().map_err(Failed::Over)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let interrupt = || over.store(true, Ordering::Relaxed);
+    let answer = watched(deadline, interrupt, || question::ask(options, asking.place, query, &over));
+    match answer {
+        Ok(answer) => {
+            let more = answer.rows.len() > ROWS_SHOWN;
+            let first = answer.rows.into_iter().take(ROWS_SHOWN).collect();
+            Ok(Rows { first, columns: answer.columns, more })
         }
-        rows => rows,
+        Err(Unanswered::Interrupted) => Err(Failed::Over(deadline.left().err().unwrap_or(Over::Late))),
+        Err(other) => Err(Failed::Postgres(other)),
     }
 }
 

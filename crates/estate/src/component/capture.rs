@@ -97,6 +97,9 @@ pub enum Content {
         path: PathBuf,
         /// What is left out, in restic's patterns.
         excludes: Vec<String>,
+        /// It is written to while it is read, and a log that is captured, too, puts right what comes of that: what
+        /// vanishes or changes meanwhile is no problem, and nothing is taken for unchanged by its times.
+        live: bool,
     },
     /// One file, read from here. May be read from any thread; an error of the reader makes the capture void.
     Stream {
@@ -111,14 +114,20 @@ pub enum Content {
     },
     /// As the snapshot of `previous` has it at this path.
     AsBefore,
+    /// What is known only when all other members have been read: what [`Finish::later`] gives at this path or below
+    /// it, or nothing.
+    Later,
 }
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host { path, excludes } => {
-                f.debug_struct("Host").field("path", path).field("excludes", excludes).finish()
-            }
+            Self::Host { path, excludes, live } => f
+                .debug_struct("Host")
+                .field("path", path)
+                .field("excludes", excludes)
+                .field("live", live)
+                .finish(),
             Self::Stream { meta, size, block_bytes, .. } => f
                 .debug_struct("Stream")
                 .field("meta", meta)
@@ -126,6 +135,7 @@ impl fmt::Debug for Content {
                 .field("block_bytes", block_bytes)
                 .finish_non_exhaustive(),
             Self::AsBefore => f.write_str("AsBefore"),
+            Self::Later => f.write_str("Later"),
         }
     }
 }
@@ -158,6 +168,14 @@ impl StreamMeta {
 
 /// The end of a capture.
 pub trait Finish: Send {
+    /// Gives the members at the places of [`Content::Later`]; called once, when all others have been read. None of
+    /// them is later itself, or as before.
+    ///
+    /// Fails when it turns out by then that the capture is no good.
+    fn later(&mut self) -> Result<Vec<Member>> {
+        Ok(Vec::new())
+    }
+
     /// Ends the capture after all its members were read without an error; `stored` counts what the snapshot
     /// holds under [`PointFacts::roots`], or is `None` when nobody counted.
     ///
@@ -173,6 +191,12 @@ pub struct Finished {
     pub facts: Facts,
     /// How much it was, where it was not known before.
     pub bytes: Option<u64>,
+    /// The moment that the point represents, where that is known only now.
+    pub instant: Option<Timestamp>,
+    /// More that the driver needs to know of the point.
+    pub details: BTreeMap<String, String>,
+    /// Where the point stands in the component's log, where that is known only now.
+    pub log: Option<LogBase>,
     /// What is not as it should be, though the capture counts.
     pub problems: Vec<Problem>,
 }
@@ -202,6 +226,9 @@ impl PointFacts {
     pub fn complete(&mut self, finished: &Finished) {
         self.facts.absorb(&finished.facts);
         self.bytes = finished.bytes.or(self.bytes);
+        self.instant = finished.instant.unwrap_or(self.instant);
+        self.details.extend(finished.details.clone());
+        self.log = finished.log.clone().or(self.log.take());
     }
 }
 

@@ -407,7 +407,7 @@ impl Finish for Ending {
             false
         });
         let facts = Facts { declared, automatic: [(BYTES.to_owned(), number(bytes))].into() };
-        Ok(Finished { facts, bytes: Some(bytes), problems })
+        Ok(Finished { facts, bytes: Some(bytes), problems, ..Finished::default() })
     }
 }
 

@@ -135,7 +135,7 @@ impl Component for Files {
         let excludes = &self.options.excludes;
         let host = |path: PathBuf| Member {
             path_in_snapshot: path.clone(),
-            content: Content::Host { path, excludes: excludes.clone() },
+            content: Content::Host { path, excludes: excludes.clone(), live: false },
         };
         let mut members: Vec<Member> = roots.into_iter().map(host).collect();
         for path in self.env_files() {
@@ -213,7 +213,7 @@ struct Ending;
 impl Finish for Ending {
     fn finish(self: Box<Self>, stored: Option<&Tally>) -> Result<Finished> {
         let Some(tally) = stored else { return Ok(Finished::default()) };
-        Ok(Finished { facts: facts_of(tally), bytes: Some(tally.bytes), problems: Vec::new() })
+        Ok(Finished { facts: facts_of(tally), bytes: Some(tally.bytes), ..Finished::default() })
     }
 }
 

@@ -36,6 +36,11 @@ pub trait Follow: Send {
     /// How many bytes of the log are not acknowledged.
     fn behind_bytes(&self) -> u64;
 
+    /// Whether what waits should not wait any longer: were the process killed now, the next one could prove nothing.
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
     /// The position and the instant up to which was looked: what was committed before the instant is before the position.
     fn seen(&self) -> (u64, Timestamp);
 }

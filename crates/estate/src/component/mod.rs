@@ -22,6 +22,7 @@ pub(crate) mod glob;
 mod holders;
 mod log;
 mod options;
+pub mod postgres;
 mod proof;
 pub mod redis;
 mod restore;
@@ -44,7 +45,9 @@ pub use capture::{
 pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
-pub use options::{CommandOptions, Export, Exported, FilesOptions, Pages, RedisOptions, SqliteOptions};
+pub use options::{
+    CommandOptions, Export, Exported, FilesOptions, Pages, PostgresOptions, RedisOptions, SqliteOptions,
+};
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
 pub(crate) use restore::appended;
@@ -65,6 +68,17 @@ pub trait Component: Send + Sync {
     /// Tells whether the driver enters its place by itself, because it runs commands there. Its methods are
     /// then called on an ordinary thread; those of all others inside [`place::Place::within`].
     fn enters_by_itself(&self) -> bool {
+        false
+    }
+
+    /// Tells whether [`Self::capture`] and the reading of its members are done inside [`place::Place::within`].
+    fn is_captured_within(&self) -> bool {
+        !self.enters_by_itself()
+    }
+
+    /// Tells whether [`Self::prove`] starts something that runs as the owner of the restored files, who must then be able
+    /// to reach them.
+    fn is_proven_as_another_user(&self) -> bool {
         false
     }
 
@@ -98,7 +112,8 @@ pub trait Component: Send + Sync {
 
     /// Shows that what lies beside is what was recorded: the engine's own integrity check, then the facts.
     ///
-    /// Looks at `beside` only and changes nothing there. Fails when it cannot look at all; damage is an
+    /// Looks at `beside` only, and changes nothing there but what its engine must do to open it, such as replaying
+    /// the log that is part of the point. Fails when it cannot look at all; damage is an
     /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
 
@@ -111,6 +126,12 @@ pub trait Component: Send + Sync {
     /// loads it. Does it again when called again.
     fn after_swap(&self, _parts: &[Part], _recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {
         Ok(())
+    }
+
+    /// The commands with which a person shows what [`Self::prove`] shows, for a printed runbook; nothing if there are
+    /// none that this kind needs.
+    fn prove_by_hand(&self, _parts: &[Part], _recorded: &PointFacts) -> Option<String> {
+        None
     }
 
     /// Lists what is still to be done by people, as it is now: secret values that are in no backup.

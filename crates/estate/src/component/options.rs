@@ -65,6 +65,69 @@ pub enum Exported {
     Csv(String),
 }
 
+/// A component of kind `postgres`: one whole cluster, by its data directory.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// The data directory; absolute.
+    pub data: PathBuf,
+    /// The directory of the server's socket; that of the running server by default.
+    pub socket: Option<PathBuf>,
+    /// The host to connect to by TCP instead.
+    pub host: Option<String>,
+    /// The port, which names the socket as well; that of the running server by default.
+    pub port: Option<u16>,
+    /// The role to connect as; by default the name of the data directory's owner.
+    pub user: Option<String>,
+    /// The database to connect to, in which facts are measured.
+    pub database: String,
+    /// The role's password, for servers that ask for one.
+    pub password: Option<String>,
+    /// The directory of `postgres`, `pg_ctl` and the others of the cluster's version, for proofs; Debian's by default.
+    pub binaries: Option<PathBuf>,
+    /// Facts by name: a query that gives one row with one value.
+    pub facts: Vec<(String, String)>,
+    /// Its server archives its log where the log of the component is kept.
+    pub archive: bool,
+    /// How long a single fact may take; 10 minutes by default.
+    pub query_timeout: Duration,
+    /// How long a server may take to replay its log and to be asked in a proof; 6 hours by default.
+    pub proof_timeout: Duration,
+}
+
+/// Shows no password.
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("data", &self.data)
+            .field("socket", &self.socket)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresOptions {
+    /// The defaults for a data directory.
+    pub fn of(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            socket: None,
+            host: None,
+            port: None,
+            user: None,
+            database: "postgres".to_owned(),
+            password: None,
+            binaries: None,
+            archive: false,
+            facts: Vec::new(),
+            query_timeout: Duration::from_secs(600),
+            proof_timeout: Duration::from_secs(6 * 3600),
+        }
+    }
+}
+
 /// A component of kind `command`: whatever a command prints.
 #[derive(Debug, Clone)]
 pub struct CommandOptions {

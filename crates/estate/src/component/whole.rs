@@ -36,3 +36,42 @@ impl<R: Read> Read for Whole<R> {
         Ok(count)
     }
 }
+
+/// A stream of unknown length that tells when its end was seen.
+pub(in crate::component) struct Ended<R> {
+    inner: R,
+    unread: Option<Unread>,
+}
+
+impl<R: Read> Ended<R> {
+    /// Counts as unread already, because it is opened late: see [`expect`].
+    pub(in crate::component) fn new(inner: R, unread: Unread) -> Self {
+        Self { inner, unread: Some(unread) }
+    }
+}
+
+/// Counts one more stream as unread, to be opened as [`Ended`].
+pub(in crate::component) fn expect(unread: &Unread) -> Unread {
+    unread.fetch_add(1, Ordering::AcqRel);
+    Arc::clone(unread)
+}
+
+impl<R: Read> Read for Ended<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if count == 0
+            && !buffer.is_empty()
+            && let Some(unread) = self.unread.take()
+        {
+            unread.fetch_sub(1, Ordering::AcqRel);
+        }
+        Ok(count)
+    }
+}
+
+impl<R> Whole<R> {
+    /// The same, read from somewhere else.
+    pub(in crate::component) fn with<S>(self, inner: S) -> Whole<S> {
+        Whole { inner, left: self.left, unread: self.unread }
+    }
+}

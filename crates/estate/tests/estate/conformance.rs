@@ -13,6 +13,7 @@ use estate::component::{
 use estate::{Error, Result};
 
 use crate::cache::Cache;
+use crate::cluster::Cluster;
 use crate::support::{RUN, Shell, Stored, age, back_up, copy, scribble, sqlite3};
 
 /// A component with something in it, and what a test may do to it.
@@ -110,6 +111,7 @@ conformance! {
     sqlite_copied => sqlite("wal", Pages::Copied);
     files => files();
     command => command();
+    postgres => postgres();
     redis => redis(false);
     redis_that_appends => redis(true);
 }
@@ -235,6 +237,46 @@ fn command() -> Specimen {
         fill_in: |_| (),
         wake: |_| (),
         rest: |_| (),
+    }
+}
+
+fn postgres() -> Specimen {
+    let directory = crate::cluster::directory();
+    let cluster = Cluster::make(directory.path());
+    cluster.sql(
+        "create table agents(id bigint primary key, name text);
+         insert into agents select i, 'agent ' || i from generate_series(1, 3000) i; checkpoint",
+    );
+    let facts = [("agents", "select count(*) from agents"), ("last", "select max(name) from agents")];
+    Specimen {
+        component: Box::new(cluster.component(&facts)),
+        directory,
+        change: |directory| {
+            Cluster::at(directory).start();
+            _ = Cluster::at(directory).sql("insert into agents select max(id) + 1, 'new' from agents");
+        },
+        contents: |directory| {
+            let cluster = Cluster::at(directory);
+            cluster.start();
+            match cluster.is_running() {
+                true => cluster.sql("select id, name from agents order by id"),
+                false => String::new(),
+            }
+        },
+        damage: |data| {
+            let script = "find \"$1\"/base -type f -regex '.*/[1-9][0-9][0-9][0-9][0-9]+' -size +15";
+            let found =
+                std::process::Command::new("sh").args(["-c", script, "sh"]).arg(data).output().unwrap();
+            for path in String::from_utf8(found.stdout).unwrap().lines() {
+                scribble(Path::new(path), 8192 + 5000);
+            }
+        },
+        // One user and no server: what an administrator does with a cluster that must not be reached.
+        lessen: |data| crate::cluster::alone(data, "delete from agents where id > 2900"),
+        has_token: false,
+        fill_in: |_| (),
+        wake: |directory| Cluster::at(directory).start(),
+        rest: |directory| Cluster::at(directory).stop(),
     }
 }
 

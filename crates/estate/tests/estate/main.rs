@@ -4,14 +4,18 @@
 
 mod cache;
 mod checks;
+mod cluster;
 mod command;
 mod conformance;
 mod files;
+mod postgres;
+mod postgres_wal;
 mod redis;
 mod redis_faults;
 mod redis_log;
 mod rehearsal;
 mod services;
+mod ship;
 mod sqlite;
 mod sqlite_exports;
 mod sqlite_faults;

@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use estate::component::{
-    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Part, PointFacts, Problem, Proof,
-    Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Member, Part, PointFacts, Problem,
+    Proof, Tally,
 };
 use estate::{Error, Result};
 
@@ -41,33 +41,27 @@ pub fn back_up(component: &dyn Component, previous: Option<&Stored>) -> Result<S
 
 /// Reads and finishes a capture.
 pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
+    store_with(capture, previous, || ())
+}
+
+/// Reads and finishes a capture, and does something when only the late members are left.
+pub fn store_with(
+    capture: Capture,
+    previous: Option<&Stored>,
+    before_the_end: impl FnOnce(),
+) -> Result<Stored> {
     let directory = tempfile::tempdir().unwrap();
     let unchanged = capture.is_unchanged();
-    let Capture { members, mut point, finish } = capture;
-    for member in members {
-        let to = inside(directory.path(), &member.path_in_snapshot);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        match member.content {
-            Content::Host { path, .. } => copy(&path, &to),
-            Content::AsBefore => {
-                let before = previous.expect("there is a point to be as before");
-                copy(&inside(before.directory.path(), &member.path_in_snapshot), &to);
-            }
-            Content::Stream { meta, size, open, .. } => {
-                let read = || -> io::Result<u64> {
-                    let mut file = File::create(&to)?;
-                    let bytes = io::copy(&mut open()?, &mut file)?;
-                    file.set_permissions(fs::Permissions::from_mode(meta.mode))?;
-                    file.set_modified(SystemTime::from(meta.mtime))?;
-                    std::os::unix::fs::fchown(&file, Some(meta.uid), Some(meta.gid))?;
-                    Ok(bytes)
-                };
-                // From another thread, as the repository does.
-                let bytes = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
-                let bytes = bytes.map_err(|source| Error::Io { action: "read", path: to.clone(), source })?;
-                assert!(size.is_none_or(|size| size == bytes), "{size:?} were promised, {bytes} came");
-            }
-        }
+    let Capture { members, mut point, mut finish } = capture;
+    // Directories first: other members may stand in the place of what they hold.
+    let (directories, files): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| matches!(member.content, Content::Host { .. }));
+    for member in directories.into_iter().chain(files) {
+        take(directory.path(), member, previous)?;
+    }
+    before_the_end();
+    for member in finish.later()? {
+        take(directory.path(), member, previous)?;
     }
     let tally = tally(directory.path(), &point.roots);
     let finished = finish.finish(Some(&tally))?;
@@ -75,6 +69,61 @@ pub fn store(capture: Capture, previous: Option<&Stored>) -> Result<Stored> {
     // It must survive the way through a snapshot's record.
     let point = serde_json::from_str(&serde_json::to_string(&point).unwrap()).unwrap();
     Ok(Stored { directory, point, unchanged, problems: finished.problems })
+}
+
+fn take(directory: &Path, member: Member, previous: Option<&Stored>) -> Result<()> {
+    let to = inside(directory, &member.path_in_snapshot);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    match member.content {
+        Content::Host { path, excludes, live } => {
+            if live {
+                // What vanishes meanwhile fails `cp`, and is no problem.
+                _ = Command::new("cp")
+                    .args(["-a", "--no-target-directory"])
+                    .args([&path, &to])
+                    .output()
+                    .unwrap();
+                excludes.iter().for_each(|pattern| remove_matching(directory, pattern));
+            } else {
+                copy(&path, &to);
+            }
+        }
+        Content::AsBefore => {
+            let before = previous.expect("there is a point to be as before");
+            copy(&inside(before.directory.path(), &member.path_in_snapshot), &to);
+        }
+        Content::Later if to.is_dir() => {
+            // Its directory is kept, what it holds comes later.
+            for entry in fs::read_dir(&to).unwrap() {
+                estate::swap::remove(&entry.unwrap().path()).unwrap();
+            }
+        }
+        Content::Later => estate::swap::remove(&to).unwrap(),
+        Content::Stream { meta, size, open, .. } => {
+            let read = || -> io::Result<u64> {
+                let mut file = File::create(&to)?;
+                let bytes = io::copy(&mut open()?, &mut file)?;
+                file.set_permissions(fs::Permissions::from_mode(meta.mode))?;
+                file.set_modified(SystemTime::from(meta.mtime))?;
+                std::os::unix::fs::fchown(&file, Some(meta.uid), Some(meta.gid))?;
+                Ok(bytes)
+            };
+            // From another thread, as the repository does.
+            let bytes = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+            let bytes = bytes.map_err(|source| Error::Io { action: "read", path: to.clone(), source })?;
+            assert!(size.is_none_or(|size| size == bytes), "{size:?} were promised, {bytes} came");
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an absolute pattern of the walk leaves out; `*` is its only wildcard.
+fn remove_matching(directory: &Path, pattern: &str) {
+    let pattern = format!("{}{pattern}", directory.display());
+    // Not through links: they lead to what is live.
+    let found = ["-path", &pattern, "-prune", "-exec", "rm", "-rf", "{}", "+"];
+    let status = Command::new("find").arg(directory).args(found).status().unwrap();
+    assert!(status.success());
 }
 
 /// Where a member lies in the stand-in.

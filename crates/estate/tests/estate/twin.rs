@@ -41,6 +41,7 @@ impl Stage {
                 arguments: Vec::new(),
             },
             keep: Vec::new(),
+            gone: Vec::new(),
         };
         Stage { host, twin: Twin::make(&options).unwrap(), scratch }
     }

@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, XattrFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,7 @@ pub(super) struct Spec {
     /// The twin's own scratch directory.
     pub scratch: PathBuf,
     pub keep: Vec<PathBuf>,
+    pub gone: Vec<PathBuf>,
 }
 
 /// What it answers when all is built.
@@ -94,6 +96,15 @@ pub(super) fn build(spec: &Spec) -> Result<Built, Failed> {
     Ok(built)
 }
 
+/// What is not to be shown, without links on the way, and without what holds a mount or something kept.
+fn gone(paths: &[PathBuf], listed: &[Mount], keep: &[PathBuf]) -> Vec<PathBuf> {
+    let place = |path: &PathBuf| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    let needed = |gone: &PathBuf| {
+        listed.iter().map(|mount| &mount.path).chain(keep).any(|needed| needed.starts_with(gone))
+    };
+    paths.iter().filter_map(place).filter(|gone| !needed(gone)).collect()
+}
+
 /// The directories to keep, without links on the way, without those that lie in another.
 fn kept(wanted: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
     let mut kept: Vec<PathBuf> = Vec::new();
@@ -134,6 +145,7 @@ struct Builder {
     in_user_namespace: bool,
     listed: Vec<Mount>,
     keep: Vec<PathBuf>,
+    gone: Vec<PathBuf>,
     built: Built,
 }
 
@@ -150,8 +162,19 @@ impl Builder {
             built.limits.push(OF_AN_ORDINARY_USER.to_owned());
         }
         let (layers_made, options) = (0, "");
-        let mut builder =
-            Self { root, layers, layers_made, options, scratch, in_user_namespace, listed, keep, built };
+        let gone = gone(&spec.gone, &listed, &keep);
+        let mut builder = Self {
+            root,
+            layers,
+            layers_made,
+            options,
+            scratch,
+            in_user_namespace,
+            listed,
+            keep,
+            gone,
+            built,
+        };
         builder.choose_layers()?;
         Ok(builder)
     }
@@ -210,6 +233,7 @@ impl Builder {
         if self.in_user_namespace {
             self.lay_ways(path, &upper)?;
         }
+        self.leave_out(path, &upper)?;
         let (upper, work) = (open_path(&upper)?, open_path(&work)?);
         // Descriptors, because commas and colons in paths would be taken for options and lists.
         let by = |descriptor: &OwnedFd| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
@@ -222,19 +246,27 @@ impl Builder {
     /// Makes the directories in `upper` by which what is kept, and `/var/tmp`, is reached from `path`.
     fn lay_ways(&self, path: &Path, upper: &Path) -> io::Result<()> {
         for end in self.keep.iter().map(PathBuf::as_path).chain([Path::new("/var/tmp")]) {
-            let Ok(way) = end.strip_prefix(path) else { continue };
-            let (mut from, mut to) = (path.to_owned(), upper.to_owned());
-            for step in way {
-                from.push(step);
-                to.push(step);
-                match fs::symlink_metadata(&from) {
-                    Ok(like) if !like.is_dir() => break,
-                    Ok(_) if to.is_dir() => {}
-                    Ok(_) => {
-                        fs::create_dir(&to)?;
-                        take_attributes(&to, &from)?;
-                    }
-                    Err(_) => break, // The host's user cannot get there either.
+            if let Ok(way) = end.strip_prefix(path) {
+                lay_way(path, way, upper)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks in `upper` what of `path` is not to be shown, as the overlay itself does with what is removed: in no time,
+    /// however much lies there.
+    fn leave_out(&self, path: &Path, upper: &Path) -> io::Result<()> {
+        for gone in &self.gone {
+            let (Some(parent), Some(name)) = (gone.parent(), gone.file_name()) else { continue };
+            let Ok(way) = parent.strip_prefix(path) else { continue };
+            // What cannot be marked is there, and can still be removed.
+            if let Some(parent) = lay_way(path, way, upper)?
+                && fs::symlink_metadata(gone).is_ok()
+            {
+                let whiteout = parent.join(name);
+                match rustix::fs::mknodat(CWD, &whiteout, FileType::CharacterDevice, Mode::empty(), 0) {
+                    Ok(()) | Err(Errno::EXIST | Errno::PERM | Errno::ACCESS) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -329,9 +361,7 @@ impl Builder {
         let overlaid = self.overlay(path, &target, flags);
         let holds_mounts = self.listed.iter().any(|mount| mount.path != path && mount.path.starts_with(path));
         match overlaid {
-            Err(error)
-                if holds_mounts && error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>
-            {
+            Err(error) if holds_mounts && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                 self.split(path, flags)
             }
             other => other,
@@ -409,6 +439,27 @@ impl Builder {
 ///
 /// In a user namespace everything belongs to its one user. What belongs to another on the host must not be
 /// open to him for that; he gets the rights that he has there, or a drill would do what a recovery cannot.
+/// Makes the directories in `upper` that lead along `way` from `path`, as the host has them, and tells where they lead.
+///
+/// `None` when the host's way is another: a link, no directory, or out of reach.
+fn lay_way(path: &Path, way: &Path, upper: &Path) -> io::Result<Option<PathBuf>> {
+    let (mut from, mut to) = (path.to_owned(), upper.to_owned());
+    for step in way {
+        from.push(step);
+        to.push(step);
+        match fs::symlink_metadata(&from) {
+            Ok(like) if !like.is_dir() => return Ok(None),
+            Ok(_) if to.is_dir() => {}
+            Ok(_) => {
+                fs::create_dir(&to)?;
+                take_attributes(&to, &from)?;
+            }
+            Err(_) => return Ok(None), // The host's user cannot get there either.
+        }
+    }
+    Ok(Some(to))
+}
+
 pub(super) fn take_attributes(target: &Path, path: &Path) -> io::Result<()> {
     let like = fs::metadata(path)?;
     let mut mode = like.mode() & 0o7777;

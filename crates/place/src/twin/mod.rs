@@ -76,6 +76,9 @@ pub struct TwinOptions {
     /// For an ordinary user also every directory in which the scenario writes: an overlay of his cannot be
     /// written in below directories of others unless it was made for it.
     pub keep: Vec<PathBuf>,
+    /// Files and directories of the host that the twin does not show, however large they are. What holds a mount or
+    /// something kept is shown nevertheless, and so is what cannot be left out: look, and remove what is there.
+    pub gone: Vec<PathBuf>,
 }
 
 /// The program that becomes a twin's first process.
@@ -260,7 +263,11 @@ impl Keeper {
     /// Lets the first process build the twin.
     fn build(&mut self, options: &TwinOptions, scratch: &Scratch) -> Result<build::Built> {
         let failed = |reason| Error::Make { what: "talk to its first process".to_owned(), reason };
-        let spec = Spec { scratch: scratch.directory.clone(), keep: options.keep.clone() };
+        let spec = Spec {
+            scratch: scratch.directory.clone(),
+            keep: options.keep.clone(),
+            gone: options.gone.clone(),
+        };
         let task = serde_json::to_string(&spec).map_err(|error| failed(error.into()))? + "\n";
         let mut answer = String::new();
         let talk = (|| {

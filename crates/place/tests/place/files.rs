@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use place::Fate;
 use serde_json::json;
@@ -194,5 +194,47 @@ fn a_directory_of_the_host_is_renamed_where_the_report_says_so() {
         assert_eq!(renamed.success, twin.report().renames_directories, "{who:?}: {}", renamed.text);
         assert_eq!(twin.report().renames_directories, who == Who::Root);
         assert!(folder.exists());
+    }
+}
+
+#[test]
+fn what_is_to_be_gone_is_gone_in_the_twin_alone_and_can_be_made_anew() {
+    for &who in everybody() {
+        let ground = Ground::new(who);
+        let (estate, disk) = (ground.play().join("estate"), ground.play().join("disk"));
+        for directory in [&estate, &estate.join("tree"), &estate.join("tree/deep"), &disk] {
+            fs::create_dir(directory).unwrap();
+            ground.give(directory);
+        }
+        for file in ["tree/deep/file", "alone", "stays"] {
+            fs::write(estate.join(file), "host").unwrap();
+            ground.give(&estate.join(file));
+        }
+        std::os::unix::fs::symlink(&estate, ground.play().join("link")).unwrap();
+        let mount = format!("mount -t tmpfs -o mode=777 x {}", disk.display());
+        let gone = |path: &Path| PathBuf::from(format!("-{}", path.display()));
+        // By another way, more than once, with nothing there, and with a mount that is needed.
+        let asked = [
+            gone(&estate.join("tree")),
+            gone(&ground.play().join("link/alone")),
+            gone(&estate.join("alone")),
+            gone(&estate.join("absent")),
+            gone(&ground.play().join("nowhere/absent")),
+            gone(&disk),
+        ];
+        let mut kept: Vec<&Path> = asked.iter().map(PathBuf::as_path).collect();
+        kept.push(&estate);
+        let mut twin = ground.twin_after(&mount, &kept);
+        assert_eq!(twin.must(&format!("ls -A {}", estate.display())), "stays\n");
+        assert_eq!(twin.must(&format!("ls -d {0}/disk", ground.play().display())).lines().count(), 1);
+        let mode = format!("stat -c %a:%u {}", estate.display());
+        assert_eq!(twin.must(&mode), ground.on_host(&mode).out.text(), "the way there is as it was");
+        twin.must(&format!(
+            "cd {} && mkdir tree.new && echo twin > tree.new/file && mv tree.new tree && ls -A tree | grep -x file && \
+             test ! -e tree/deep && echo twin > alone",
+            estate.display()
+        ));
+        assert_eq!(fs::read_to_string(estate.join("tree/deep/file")).unwrap(), "host");
+        assert_eq!(fs::read_to_string(estate.join("alone")).unwrap(), "host");
     }
 }

@@ -16,7 +16,7 @@ fn options(scratch: &TempDir) -> TwinOptions {
     // A harness can lend itself as the first process, because it is born into its namespaces.
     let helper = "twin::is_the_first_process_of_a_twin";
     let init = Init::this_program(["--exact", helper, "--ignored", "--nocapture"]);
-    TwinOptions { scratch: scratch.path().join("twins"), init, keep: Vec::new() }
+    TwinOptions { scratch: scratch.path().join("twins"), init, keep: Vec::new(), gone: Vec::new() }
 }
 
 /// A directory on the disk, because `/tmp` is fresh in a twin.

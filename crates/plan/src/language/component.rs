@@ -21,15 +21,17 @@ record! {
         rpo: Option<Duration>,
         /// How soon it must be back.
         rto: Option<Duration>,
-        /// How often it is to be backed up. Nothing starts by itself yet: let cron or a timer run `lifeboat backup`.
+        /// How often it is to be backed up; `continuous` ships the log of a sqlite component, by `lifeboat serve`. Anything
+        /// else does not start by itself yet: let cron or a timer run `lifeboat backup`.
         every: Option<Every>,
         /// Which recovery points are kept; without it, all. Applied after each backup, and by `lifeboat forget`.
         keep: Option<Keep>,
-        /// Numbers or texts measured when it is backed up and compared after it was restored, by name: for sqlite a query
-        /// that yields one value, for a command component a shell command that prints one line. It is asked of the source
-        /// before and after the dump; in a proof it is asked of what was restored, which it reads on its standard input
-        /// and finds at the path that `LIFEBOAT_RESTORED` names. While the source is asked, that variable is not set. For
-        /// redis a command that is answered with one value, such as `SCARD users`, with `-n 3` before it for database 3.
+        /// Numbers or texts measured when it is backed up and compared after it was restored, by name: for sqlite and
+        /// postgres a query that yields one value, for a command component a shell command that prints one line. That is
+        /// asked of the source before and after the dump; in a proof it is asked of what was restored, which it reads on
+        /// its standard input and finds at the path that `LIFEBOAT_RESTORED` names. While the source is asked, that
+        /// variable is not set. For redis a command that is answered with one value, such as `SCARD users`, with `-n 3`
+        /// before it for database 3.
         facts: Named<String>,
         /// By how much its size and its facts may shrink between two backups before a backup is implausible.
         tolerance: Given<Percent> = Given::by_default(Percent::new(30)),
@@ -47,12 +49,14 @@ choice! {
         Files(FilesComponent) = ["files", "env_files"],
         /// A SQLite database.
         Sqlite(SqliteComponent) = ["sqlite"],
+        /// A PostgreSQL cluster, all of its databases.
+        Postgres(PostgresComponent) = ["postgres"],
         /// A Redis or Valkey server, all of its databases.
         Redis(RedisComponent) = ["redis"],
         /// Whatever a command writes to its standard output.
         Command(CommandComponent) = ["command"],
     }
-    later { "postgres", "mariadb", "etcd", "wal_store", "images", "kubernetes" }
+    later { "mariadb", "etcd", "wal_store", "images", "kubernetes" }
 }
 
 record! {
@@ -74,6 +78,32 @@ record! {
         sqlite: PathBuf,
         /// Derived files kept beside the database, by file name: `dump`, or a query whose rows become CSV.
         exports: Named<String>,
+    }
+}
+
+record! {
+    /// A PostgreSQL cluster, all of its databases, copied from its files while it runs.
+    pub struct PostgresComponent "postgres component" {
+        /// The data directory, relative to the plan file: `/var/lib/postgresql/15/main` on Debian.
+        postgres: PathBuf,
+        /// The directory of the server's socket; without it, where the running server says it is.
+        socket: Option<PathBuf>,
+        /// The host to connect to by TCP, instead of the socket.
+        host: Option<String>,
+        /// The port; without it, what the running server says.
+        port: Option<u16>,
+        /// The role to connect as, which may replicate and begin and end backups; without it, the one with the name of
+        /// the data directory's owner.
+        role: Option<String>,
+        /// The database to connect to, in which the facts are measured.
+        database: Given<String> = Given::by_default("postgres".to_owned()),
+        /// The role's password, if the server asks for one.
+        password: Option<Late>,
+        /// Whether the server archives its log with `lifeboat wal push`, so that it can be brought back to any instant. A
+        /// backup counts only when the log that it needs is in the archive.
+        archive: Given<bool> = Given::by_default(false),
+        /// The directory of the server's programs, with which a restore is proven; without it, Debian's.
+        binaries: Option<PathBuf>,
     }
 }
 

@@ -13,8 +13,8 @@ pub use check::{
     HttpExpect, PortCheck, PortExpect, Question, SqlCheck, SqlQuestion, TcpCheck, TcpExpect,
 };
 pub use component::{
-    CommandComponent, Component, ComponentKind, FilesComponent, Keep, Priority, RedisComponent,
-    SqliteComponent,
+    CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent, Priority,
+    RedisComponent, SqliteComponent,
 };
 pub use plan::{
     Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,

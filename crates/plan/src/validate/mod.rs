@@ -11,7 +11,7 @@ use crate::decode::Reader;
 use crate::language::{Body, Component, ComponentKind, Gate, Keep, Question, RedisComponent, Service};
 use crate::values::{Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
-use crate::{CommandExpect, HttpExpect, Position, Unknown};
+use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};
 
 /// The sections of a plan that give names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +176,11 @@ impl Validator<'_> {
                     "every file is compared with its digest anyway; remove `facts`",
                 );
             }
+        }
+        if component.every == Some(Every::Continuous) && !matches!(component.kind, ComponentKind::Sqlite(_)) {
+            let message =
+                format!("`every: continuous` of `{name}`: only the logs of sqlite components are shipped");
+            self.say_with_hint(at, message, "give it an interval, for example 30m");
         }
         if let Some(keep) = &component.keep
             && keeps_nothing(keep)

@@ -102,14 +102,14 @@ impl Validator<'_> {
     fn sql(&mut self, sql: &SqlQuestion, at: Position) {
         self.known(Section::Components, &sql.component);
         if let Some(component) = self.body.components.get(&sql.component)
-            && !matches!(component.kind, ComponentKind::Sqlite(_))
+            && !matches!(component.kind, ComponentKind::Sqlite(_) | ComponentKind::Postgres(_))
         {
             let message = format!(
                 "the component `{}` is a {} component, which cannot be asked by sql",
                 sql.component,
                 component.kind.kind()
             );
-            self.say_with_hint(sql.component.at(), message, "name a sqlite component");
+            self.say_with_hint(sql.component.at(), message, "name a sqlite or postgres component");
         }
         let bounds = sql.at_least.is_some() || sql.at_most.is_some();
         let stated =

@@ -137,7 +137,7 @@ fn keys() {
         (
             "kinds that are not yet supported",
             head(
-                "components:\n  a: { postgres: app, rpo: 1h }\n  b: { etcd: { url: x } }\n\
+                "components:\n  a: { mariadb: app, rpo: 1h }\n  b: { etcd: { url: x } }\n\
              services:\n  c: { compose: { file: docker-compose.yml, service: c } }\n\
              checks:\n  d: { dns: example.org }\n",
             ),

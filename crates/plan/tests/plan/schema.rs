@@ -86,8 +86,9 @@ fn kinds_are_told_apart_by_the_schema_too() {
         (false, json!({ "files": "a", "sqlite": "b" })),
         (false, json!({ "files": "a", "exports": { "a": "dump" } })),
         (false, json!({ "command": "a" })),
-        (false, json!({ "postgres": "a" })),
+        (true, json!({ "postgres": "a" })),
         (true, json!({ "redis": "a" })),
+        (false, json!({ "mariadb": "a" })),
     ] {
         let plan = component(value);
         assert_eq!(is_valid(&schema, &schema, &plan), right, "{plan}");

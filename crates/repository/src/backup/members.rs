@@ -63,6 +63,12 @@ pub enum MemberContent<'a> {
     /// Fails the backup with [`Error::NotAsBefore`], before anything is read, when there
     /// is no parent, when it has nothing there, or when a blob of it is no longer in the repository's index.
     AsBefore,
+    /// What is known only when all other members have been read: whatever [`Source::MembersThen`] gives then at this
+    /// path or below it. When it gives nothing, nothing is there, which the member's totals say.
+    ///
+    /// A directory that only leads to what is given takes its attributes from the directory of that path on this
+    /// machine.
+    Later,
 }
 
 /// Begins a stream.
@@ -80,6 +86,10 @@ pub struct StreamAttributes {
     /// Time of the last change of the content.
     pub mtime: Time,
 }
+
+/// Gives the members that are known only when all others have been read; the reason in words when it cannot, and then
+/// no snapshot is written. Called at most once, on the thread of the backup's caller.
+pub type ThenMembers<'a> = Box<dyn FnOnce() -> std::result::Result<Vec<Member<'a>>, String> + 'a>;
 
 /// What of one member is in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +174,14 @@ pub(super) struct StreamTask<'a> {
     source: StreamSource<'a>,
 }
 
+/// A place that is kept free for what comes later.
+pub(super) struct LaterPlace {
+    place: Place,
+    name: Vec<u8>,
+    /// Where it is in the snapshot.
+    path: PathBuf,
+}
+
 /// Streams that wait for their turn, and how many are being read.
 #[derive(Default)]
 pub(super) struct Streams<'a> {
@@ -181,25 +199,48 @@ pub(super) fn arrange<'m: 'a, 'a>(members: Vec<Member<'m>>, before: &Before<'_>)
     for (number, Member { path, content }) in members.into_iter().enumerate() {
         let names = names_of(&path)?;
         let (at, whole) = match content {
-            MemberContent::Host(host) => {
-                let absolute =
-                    std::path::absolute(&host).map_err(|error| Error::io("resolve", &host, error))?;
-                (targets::clean(&absolute), Whole::Host)
-            }
-            MemberContent::Stream { attributes, block_bytes, open, size } => {
-                let chunker = block_bytes.map(|bytes| blocks(&path, bytes)).transpose()?;
-                // The walk is shorter than the members' own life, which the type of a function cannot show.
-                let open = Box::new(move || open().map(|reader| reader as Box<dyn Read + Send + 'a>));
-                (path.clone(), Whole::Stream(Box::new(StreamSource { attributes, chunker, open, size })))
-            }
             MemberContent::AsBefore => {
                 let (node, totals) = before.find(&path, &mut sums)?;
                 (path.clone(), Whole::AsBefore(Box::new(node), totals))
             }
+            MemberContent::Later => (path.clone(), Whole::Later),
+            other => read_anew(&path, other)?,
         };
-        root.insert_member(&path, &names, number, at, whole)?;
+        root.insert_member(&path, &names, Some(number), at, whole)?;
     }
     Ok(root)
+}
+
+/// Arranges members that were known only later.
+fn arrange_later<'m: 'a, 'a>(members: Vec<Member<'m>>) -> Result<Target<'a>> {
+    let mut root = Target::default();
+    for Member { path, content } in members {
+        let names = names_of(&path)?;
+        let (at, whole) = read_anew(&path, content)?;
+        root.insert_member(&path, &names, None, at, whole)?;
+    }
+    Ok(root)
+}
+
+/// What a member becomes that is read now, and where it is.
+fn read_anew<'m: 'a, 'a>(path: &Path, content: MemberContent<'m>) -> Result<(PathBuf, Whole<'a>)> {
+    match content {
+        MemberContent::Host(host) => {
+            let absolute = std::path::absolute(&host).map_err(|error| Error::io("resolve", &host, error))?;
+            Ok((targets::clean(&absolute), Whole::Host))
+        }
+        MemberContent::Stream { attributes, block_bytes, open, size } => {
+            let chunker = block_bytes.map(|bytes| blocks(path, bytes)).transpose()?;
+            // The walk is shorter than the members' own life, which the type of a function cannot show.
+            let open = Box::new(move || open().map(|reader| reader as Box<dyn Read + Send + 'a>));
+            let source = StreamSource { attributes, chunker, open, size };
+            Ok((path.to_owned(), Whole::Stream(Box::new(source))))
+        }
+        MemberContent::AsBefore | MemberContent::Later => {
+            let path = path.display();
+            Err(Error::Refused(format!("{path} must be read: it came when all else had been read")))
+        }
+    }
 }
 
 /// The names on the way to a member.
@@ -239,7 +280,7 @@ impl<'a> Target<'a> {
         &mut self,
         path: &Path,
         names: &[Vec<u8>],
-        number: usize,
+        number: Option<usize>,
         at: PathBuf,
         whole: Whole<'a>,
     ) -> Result<()> {
@@ -261,8 +302,21 @@ impl<'a> Target<'a> {
         if !place.children.is_empty() && !matches!(whole, Whole::Host) {
             return refuse("another one would lie in it, and it is no directory of this machine");
         }
-        (place.path, place.whole, place.member) = (at, Some(whole), Some(number));
+        (place.path, place.whole, place.member) = (at, Some(whole), number);
         Ok(())
+    }
+
+    /// Takes out what is at `names`, if anything is.
+    fn take(&mut self, names: &[Vec<u8>]) -> Option<Self> {
+        let (last, upper) = names.split_last()?;
+        let place = upper.iter().try_fold(self, |place, name| place.children.get_mut(name))?;
+        place.children.remove(last)
+    }
+
+    /// The path of a member that was not taken out.
+    fn left(&self) -> Option<&Path> {
+        let here = self.whole.as_ref().map(|_| self.path.as_path());
+        here.or_else(|| self.children.values().find_map(Self::left))
     }
 }
 
@@ -397,11 +451,35 @@ impl<'a> Run<'a> {
                 self.streams.lock().expect("no holder panics").waiting.push_back(task);
                 Ok(())
             }
+            Some(Whole::Later) => {
+                let later = LaterPlace { place, name: name.to_vec(), path };
+                self.later.lock().expect("no holder panics").push(later);
+                Ok(())
+            }
             Some(Whole::AsBefore(node, totals)) => {
                 self.expect(totals.files, totals.bytes);
                 self.counts.as_before(place.member, totals);
                 self.advance(totals.files, totals.bytes);
                 self.complete(&mut worker.sealer, &place, Some(*node))
+            }
+        }
+    }
+
+    /// Begins what was known only later, in the places kept for it.
+    pub(super) fn begin_later<'m: 'a>(&self, worker: &mut Worker, members: Vec<Member<'m>>) -> Result<()> {
+        let mut root = arrange_later(members)?;
+        let places = std::mem::take(&mut *self.later.lock().expect("no holder panics"));
+        for LaterPlace { place, name, path } in places {
+            match root.take(&names_of(&path)?) {
+                Some(target) => self.target(worker, place, &name, target)?,
+                None => self.complete(&mut worker.sealer, &place, None)?,
+            }
+        }
+        match root.left() {
+            None => Ok(()),
+            Some(path) => {
+                let path = path.display();
+                Err(Error::Refused(format!("{path} came later, and no place was kept for it")))
             }
         }
     }

@@ -25,12 +25,13 @@ mod targets;
 mod tree;
 mod walk;
 
+use std::collections::HashSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use members::{Member, MemberContent, MemberTotals, OpenStream, StreamAttributes};
+pub use members::{Member, MemberContent, MemberTotals, OpenStream, StreamAttributes, ThenMembers};
 pub use select::{IfPresent, Selection};
 
 use crate::event::{Context, Event, Task};
@@ -57,6 +58,15 @@ pub enum Source<'a> {
     },
     /// Several things of different kinds, each at a path of the snapshot's own.
     Members(Vec<Member<'a>>),
+    /// The same, and more at the places of [`MemberContent::Later`], asked for when all others have been read.
+    ///
+    /// For a source whose last parts exist only when the rest has been read, such as the log of a database.
+    MembersThen {
+        /// What is read first.
+        members: Vec<Member<'a>>,
+        /// Gives the rest.
+        then: ThenMembers<'a>,
+    },
 }
 
 /// With what a backup compares to find what has changed.
@@ -104,6 +114,8 @@ pub struct BackupOptions {
     pub writer: WriterOptions,
     /// How the lock is taken.
     pub lock: LockOptions,
+    /// An index of this repository that was loaded before; only what is new since is read.
+    pub known: Option<Arc<Index>>,
 }
 
 /// An entry of the sources that is not in the snapshot as it should be.
@@ -188,14 +200,14 @@ fn backup_locked(
     // Snapshots before the index: what a snapshot needs is indexed before it appears.
     let parent = find_parent(repository, options.parent, &host, &paths)?;
     let checkpoints = checkpoint::find(repository, options.parent, &host, &paths)?;
-    let index = Arc::new(Index::load(repository, context)?);
+    let index = Index::load_since(options.known.as_ref(), repository, context)?;
     let before = parent.as_ref().map(|parent| parent.snapshot.tree);
     let mut parents: Vec<Id> = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tree).collect();
     parents.extend(before);
 
     context.tell(Event::Begin(Task::Backup));
     let writer = BlobWriter::new(repository, Arc::clone(&index), lock, options.writer);
-    let users = Users::load(std::path::Path::new("/"));
+    let users = Users::load(Path::new("/"));
     let mut snapshot = Snapshot {
         time: options.time.unwrap_or(start),
         parent: parent.map(|parent| parent.id),
@@ -214,13 +226,16 @@ fn backup_locked(
     let member_paths = source.member_paths();
     let run = walk::Run::new(repository, &index, &writer, options, users, parents, context)?;
     let save_checkpoint = |tree| checkpoint::save(repository, &writer, &snapshot, tree);
+    let arrange = |members| {
+        let reader = BlobReader::new(repository, &index);
+        members::arrange(members, &members::Before { repository, reader: &reader, tree: before, context })
+    };
     let saved = match source {
-        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, 0, save_checkpoint),
+        Source::Paths(paths) => run.targets(targets::arrange(&paths)?, 0, None, save_checkpoint),
         Source::Stream { name, reader, finish } => run.stream(&name, reader, finish),
-        Source::Members(members) => {
-            let reader = BlobReader::new(repository, &index);
-            let before = members::Before { repository, reader: &reader, tree: before, context };
-            run.targets(members::arrange(members, &before)?, member_paths.len(), save_checkpoint)
+        Source::Members(members) => run.targets(arrange(members)?, member_paths.len(), None, save_checkpoint),
+        Source::MembersThen { members, then } => {
+            run.targets(arrange(members)?, member_paths.len(), Some(then), save_checkpoint)
         }
     };
     let walk::Finished { tree, counts, problems } = saved?;
@@ -244,7 +259,7 @@ impl Source<'_> {
     fn snapshot_paths(&self) -> Result<Vec<String>> {
         let paths = match self {
             Self::Stream { name, .. } => vec![PathBuf::from("/").join(name)],
-            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
+            Self::Members(members) | Self::MembersThen { members, .. } => outermost(members),
             Self::Paths(paths) => paths
                 .iter()
                 .map(|path| std::path::absolute(path).map_err(|error| Error::io("resolve", path, error)))
@@ -261,10 +276,19 @@ impl Source<'_> {
 impl Source<'_> {
     fn member_paths(&self) -> Vec<PathBuf> {
         match self {
-            Self::Members(members) => members.iter().map(|member| member.path.clone()).collect(),
+            Self::Members(members) | Self::MembersThen { members, .. } => {
+                members.iter().map(|member| member.path.clone()).collect()
+            }
             Self::Paths(_) | Self::Stream { .. } => Vec::new(),
         }
     }
+}
+
+/// The paths of the members that lie in no other one: thousands may lie in one directory.
+fn outermost(members: &[Member<'_>]) -> Vec<PathBuf> {
+    let paths: HashSet<&Path> = members.iter().map(|member| member.path.as_path()).collect();
+    let outer = |path: &&Path| !path.ancestors().skip(1).any(|upper| paths.contains(upper));
+    paths.iter().copied().filter(outer).map(Path::to_owned).collect()
 }
 
 fn find_parent(

@@ -37,6 +37,8 @@ pub(super) enum Whole<'a> {
     Stream(Box<StreamSource<'a>>),
     /// What the snapshot before has, and the totals of that.
     AsBefore(Box<Node>, Totals),
+    /// What is known only when all else has been read.
+    Later,
 }
 
 /// Removes `.` and resolves `..` by its text, as restic does.

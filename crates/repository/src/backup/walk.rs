@@ -23,7 +23,7 @@ use crate::writer::{BlobWriter, WriterTotals};
 use crate::{Error, Id, Index, Repository, Result, Sealer, Users};
 
 use super::file::{ChunkTask, FileTask, ReadError, ZeroChunk};
-use super::members::{MemberCounts, StreamTask, Streams, Totals};
+use super::members::{LaterPlace, MemberCounts, StreamTask, Streams, ThenMembers, Totals};
 use super::node::{self, Metadata};
 use super::pool::Pool;
 use super::targets::{self, Children, Target};
@@ -38,6 +38,8 @@ pub(super) struct Run<'a> {
     pub pool: Pool<Task<'a>>,
     /// Streams of members.
     pub streams: Mutex<Streams<'a>>,
+    /// Places kept free for members that are known later.
+    pub later: Mutex<Vec<LaterPlace>>,
     pub chunker: Arc<Chunker>,
     pub counts: Counts,
     pub threads: usize,
@@ -119,6 +121,7 @@ impl<'a> Run<'a> {
             writer,
             pool: Pool::new(),
             streams: Mutex::default(),
+            later: Mutex::default(),
             small_file_bytes_max: chunker.min_bytes().min(ZERO_RUN_BYTES) as u64,
             counts: Counts::default(),
             threads: options.threads.unwrap_or(cores).max(1),
@@ -136,11 +139,12 @@ impl<'a> Run<'a> {
 
     /// Backs up what leads on from `target`, the root, and among it so many members.
     ///
-    /// Calls `checkpoint` now and then, and when interrupted, with the tree finished so far.
-    pub fn targets(
+    /// When that is done, asks `then` for more. Calls `checkpoint` now and then, and when interrupted, with the tree finished so far.
+    pub fn targets<'m: 'a>(
         mut self,
         target: Target<'a>,
         members: usize,
+        then: Option<ThenMembers<'m>>,
         checkpoint: impl Fn(Id) -> Result<()>,
     ) -> Result<Finished> {
         self.counts.members.resize_with(members, MemberCounts::default);
@@ -150,21 +154,42 @@ impl<'a> Run<'a> {
         self.upper(&mut worker, &root, target.children)?;
         // Last, so that they are begun first: whoever streams may hold something open for it.
         self.start_streams();
-        let run = &self;
+        self.work_off(&mut worker, &root, &checkpoint);
+        if let Some(then) = then
+            && !self.has_failed()
+        {
+            let begun =
+                then().map_err(Error::Refused).and_then(|members| self.begin_later(&mut worker, members));
+            match begun {
+                Ok(()) => {
+                    self.start_streams();
+                    self.work_off(&mut worker, &root, &checkpoint);
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+        self.finished()
+    }
+
+    /// Has workers do all tasks there are.
+    fn work_off(&self, worker: &mut Worker, root: &Arc<PendingDir>, checkpoint: &impl Fn(Id) -> Result<()>) {
         std::thread::scope(|scope| {
-            for number in 0..run.threads {
+            for number in 0..self.threads {
                 let work = move || {
-                    let mut worker = run.worker();
-                    run.pool.work(|task| run.perform(&mut worker, task));
+                    let mut worker = self.worker();
+                    self.pool.work(|task| self.perform(&mut worker, task));
                 };
                 let named = std::thread::Builder::new().name(format!("backup {number}"));
                 if let Err(error) = named.spawn_scoped(scope, work) {
-                    run.fail(Error::io("start a thread for", "the backup", error));
+                    self.fail(Error::io("start a thread for", "the backup", error));
                 }
             }
-            run.watch(&mut worker, &root, &checkpoint);
+            self.watch(worker, root, checkpoint);
         });
-        self.finished()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.lock().expect("no holder panics").is_some()
     }
 
     /// Saves checkpoints while the workers work.

@@ -1,17 +1,22 @@
 //! Writing a lineage: pieces in the order of their positions, forks, and the engine's small files.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::borrow::Cow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use store::ErrorKind;
 
 use super::catalogue::Lineage;
 use super::fence::Fence;
 use super::name::{Fork, Link, Segment};
-use super::segment::{Content, Part, Piece, seal, segment_of};
+use super::segment::{Content, PARTS_MAX, PIECE_BYTES_MAX, Packed, Part, Piece, segment_of};
 use super::{Archive, Error, LEVEL, Result, escape, object};
 
 /// How often an append begins anew because another writer, or a compaction, has changed what is there.
 const ATTEMPTS_MAX: u32 = 4;
+
+/// How long a writer that was superseded waits on average before its first attempt to take over again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What came of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,14 @@ pub enum Appended {
     Written,
     /// It was there, with the same content, which was read and verified, and is durable.
     AlreadyThere,
+}
+
+/// Neighbouring pieces, hashed and mostly compressed too, so that little is left to do when it is their turn.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    parts: Vec<Part>,
+    bytes: Cow<'a, [u8]>,
+    packed: Option<Packed>,
 }
 
 /// Writes one lineage; several threads may append at once.
@@ -32,6 +45,8 @@ pub struct Appender {
     archive: Archive,
     lineage: String,
     state: Mutex<State>,
+    /// Something was begun to be written, or is to be looked at anew.
+    moved: Condvar,
 }
 
 #[derive(Debug)]
@@ -44,11 +59,24 @@ struct State {
     is_stale: bool,
 }
 
-/// What is to be done with a piece, as far as what is known goes.
+/// What is to be done with neighbouring parts, as far as what is known goes.
 enum Decision {
-    Write(Segment, Arc<Fence>),
+    Write(Segment),
     Compare(Segment),
+    /// Some of several may be there: each has to be decided about.
+    OneByOne,
     Refuse(Error),
+}
+
+/// What a piece that follows nothing that is there means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// It is refused.
+    Refused,
+    /// It begins a new chain.
+    New,
+    /// It continues, in another archive, what has this link; so it does here, also where that is not there.
+    Link(Link),
 }
 
 impl Archive {
@@ -56,7 +84,12 @@ impl Archive {
     pub fn appender(&self, lineage: &str) -> Result<Appender> {
         Self::check_lineage(lineage)?;
         let state = State::take(self, lineage, 0)?;
-        Ok(Appender { archive: self.clone(), lineage: lineage.to_owned(), state: Mutex::new(state) })
+        Ok(Appender {
+            archive: self.clone(),
+            lineage: lineage.to_owned(),
+            state: Mutex::new(state),
+            moved: Condvar::new(),
+        })
     }
 
     /// Records that `lineage` continues `parent` from `position` on, and returns the record; repeatable.
@@ -151,6 +184,34 @@ impl Archive {
     }
 }
 
+impl<'a> Prepared<'a> {
+    /// Hashes and compresses a piece, which is nearly all that its append costs the processor.
+    ///
+    /// Fails with [`Error::Refused`] for what no archive can hold.
+    pub fn new(piece: &Piece<'a>) -> Result<Self> {
+        let mut prepared = Self::one(piece)?;
+        prepared.packed = Some(Packed::new(&prepared.parts, &prepared.bytes, LEVEL));
+        Ok(prepared)
+    }
+
+    fn one(piece: &Piece<'a>) -> Result<Self> {
+        Ok(Self { parts: vec![Part::describe(piece)?], bytes: piece.bytes.into(), packed: None })
+    }
+
+    fn all(pieces: &[Piece<'a>]) -> Result<Self> {
+        match pieces {
+            [] => Err(Error::Refused("no piece is no segment".into())),
+            [piece] => Self::one(piece),
+            pieces => {
+                let parts: Vec<Part> = pieces.iter().map(Part::describe).collect::<Result<_>>()?;
+                check_neighbours(&parts)?;
+                let bytes: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes).collect();
+                Ok(Self { parts, bytes: bytes.concat().into(), packed: None })
+            }
+        }
+    }
+}
+
 impl Appender {
     /// Archives a piece that continues what is there; it is durable when this returns `Ok`.
     ///
@@ -162,14 +223,35 @@ impl Appender {
     /// with [`Error::Damaged`] when what is there cannot be read, with [`Error::Superseded`] when others keep taking
     /// over. After any other error nobody knows whether it was written.
     pub fn append(&self, piece: &Piece<'_>) -> Result<Appended> {
-        self.append_with(piece, false)
+        self.append_with(&mut Prepared::one(piece)?, Beginning::Refused, None)
+    }
+
+    /// Archives what was prepared; what it fails with can be tried again.
+    ///
+    /// While a piece before it is missing, it waits for up to `wait`, for another thread to append that: so threads of
+    /// which each prepares, then appends, have several pieces in all stages at once. Fails as [`append`](Self::append).
+    pub fn append_prepared(&self, prepared: &mut Prepared<'_>, wait: Duration) -> Result<Appended> {
+        self.append_with(prepared, Beginning::Refused, Some(Instant::now() + wait))
+    }
+
+    /// Archives neighbours as one segment, if nothing of them is there; as [`append`](Self::append) otherwise.
+    ///
+    /// What is small and known together costs one object so. Fails with [`Error::Refused`] when they do not follow
+    /// each other or are too many or too large for a segment.
+    pub fn append_all(&self, pieces: &[Piece<'_>]) -> Result<Appended> {
+        self.append_with(&mut Prepared::all(pieces)?, Beginning::Refused, None)
     }
 
     /// Archives a piece even where it does not follow what is there: it then begins a new chain behind a gap.
     ///
     /// Nothing can be restored across the gap; behind it, a new base is needed.
     pub fn append_after_gap(&self, piece: &Piece<'_>) -> Result<Appended> {
-        self.append_with(piece, true)
+        self.append_with(&mut Prepared::one(piece)?, Beginning::New, None)
+    }
+
+    /// Archives neighbours that have this link before them in another archive.
+    pub(super) fn append_copied(&self, pieces: &[Piece<'_>], before: Link) -> Result<Appended> {
+        self.append_with(&mut Prepared::all(pieces)?, Beginning::Link(before), None)
     }
 
     /// Where the lineage ends, as far as this appender knows: the position at which the next piece has to begin.
@@ -177,54 +259,116 @@ impl Appender {
         self.state().end.map(|(position, _)| position)
     }
 
-    fn append_with(&self, piece: &Piece<'_>, accepts_gap: bool) -> Result<Appended> {
-        let part = Part::describe(piece)?;
+    fn append_with(
+        &self,
+        prepared: &mut Prepared<'_>,
+        beginning: Beginning,
+        deadline: Option<Instant>,
+    ) -> Result<Appended> {
         let mut failure = Error::Superseded { lineage: self.lineage.clone() };
-        for _ in 0..ATTEMPTS_MAX {
-            let attempt = match self.decide(&part, accepts_gap)? {
-                Decision::Write(segment, fence) => self.write(&segment, &part, piece.bytes, &fence),
-                Decision::Compare(segment) => self.compare(&segment, &part),
-                Decision::Refuse(error) => return Err(error),
+        for attempts in 0..ATTEMPTS_MAX {
+            pause(attempts);
+            let attempt = match self.decide(&prepared.parts, beginning, deadline)? {
+                (Decision::Write(segment), fence) => self.write(&segment, prepared, &fence),
+                (Decision::Compare(segment), fence) => self.find(&segment, &prepared.parts, &fence),
+                (Decision::OneByOne, _) => return self.append_each(prepared, beginning),
+                (Decision::Refuse(error), _) => return Err(error),
             };
             match attempt {
                 // Somebody took over, or compacted what was known: what is there has to be looked at anew.
-                Err(error @ (Error::Superseded { .. } | Error::Missing { .. })) => {
-                    self.state().is_stale = true;
-                    failure = error;
-                }
+                Err(error @ (Error::Superseded { .. } | Error::Missing { .. })) => failure = error,
                 other => return other,
             }
         }
         Err(failure)
     }
 
-    fn decide(&self, part: &Part, accepts_gap: bool) -> Result<Decision> {
-        let mut state = self.state();
-        if state.is_stale {
-            *state = State::take(&self.archive, &self.lineage, state.fence.epoch)?;
+    fn append_each(&self, prepared: &Prepared<'_>, beginning: Beginning) -> Result<Appended> {
+        let (mut beginning, mut rest) = (beginning, &prepared.bytes[..]);
+        let mut all = Appended::AlreadyThere;
+        for part in &prepared.parts {
+            let (own, behind) = rest.split_at(usize::try_from(part.length).expect("it is in memory"));
+            rest = behind;
+            let mut one = Prepared { parts: vec![part.clone()], bytes: own.into(), packed: None };
+            if self.append_with(&mut one, beginning, None)? == Appended::Written {
+                all = Appended::Written;
+            }
+            beginning = match beginning {
+                Beginning::Link(before) => Beginning::Link(part.link(before)),
+                _ => Beginning::Refused,
+            };
         }
-        let decision = state.decide(&self.archive, &self.lineage, part, accepts_gap);
-        if let Decision::Write(segment, _) = &decision {
-            state.reserve(*segment);
-        }
-        Ok(decision)
+        Ok(all)
     }
 
-    fn write(&self, segment: &Segment, part: &Part, bytes: &[u8], fence: &Fence) -> Result<Appended> {
+    /// Decides what to do; one at a time, so that each piece finds those before it decided about.
+    fn decide(
+        &self,
+        parts: &[Part],
+        beginning: Beginning,
+        deadline: Option<Instant>,
+    ) -> Result<(Decision, Arc<Fence>)> {
+        let mut state = self.state();
+        loop {
+            if state.is_stale {
+                *state = State::take(&self.archive, &self.lineage, state.fence.epoch)?;
+            }
+            let decision = state.decide(&self.archive, &self.lineage, parts, beginning);
+            let left = deadline
+                .map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()));
+            match &decision {
+                Decision::Refuse(Error::Gap { .. }) if left > Duration::ZERO => {
+                    state = self.moved.wait_timeout(state, left).expect("no holder panics").0;
+                    continue;
+                }
+                Decision::Write(segment) => {
+                    state.reserve(*segment);
+                    self.moved.notify_all();
+                }
+                _ => {}
+            }
+            return Ok((decision, Arc::clone(&state.fence)));
+        }
+    }
+
+    fn write(&self, segment: &Segment, prepared: &mut Prepared<'_>, fence: &Fence) -> Result<Appended> {
         let name = self.archive.segment_name(&self.lineage, segment);
-        let sealed = seal(&self.archive.key, &name, std::slice::from_ref(part), bytes, LEVEL);
-        let created = self.archive.repository.store().create(&object(&name), sealed.into());
+        let packed =
+            prepared.packed.take().unwrap_or_else(|| Packed::new(&prepared.parts, &prepared.bytes, LEVEL));
+        let sealed = packed.seal(&self.archive.key, &name, &prepared.parts, LEVEL);
+        let created = self.archive.repository.store().create(&object(&name), sealed);
         let appended = match created {
             Ok(()) => Ok(Appended::Written),
             // An earlier attempt whose answer was lost, perhaps of a wrapper that repeats by itself.
-            Err(error) if error.kind == ErrorKind::AlreadyExists => self.compare(segment, part),
+            Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                prepared.parts.iter().try_fold(Appended::AlreadyThere, |_, part| self.compare(segment, part))
+            }
             Err(error) => Err(error.into()),
         };
         let appended = appended.and_then(|appended| fence.check().map(|()| appended));
         if appended.is_err() {
-            self.state().is_stale = true;
+            self.forget(fence);
         }
         appended
+    }
+
+    /// Acknowledges what this writer inherited or wrote already: so it has to be the writer still.
+    fn find(&self, segment: &Segment, parts: &[Part], fence: &Fence) -> Result<Appended> {
+        let found = parts.iter().try_fold(Appended::AlreadyThere, |_, part| self.compare(segment, part));
+        let found = found.and_then(|found| fence.check().map(|()| found));
+        if let Err(Error::Superseded { .. } | Error::Missing { .. }) = &found {
+            self.forget(fence);
+        }
+        found
+    }
+
+    /// What is known with this fence may not be so any more: before the next piece, everything is looked at anew.
+    fn forget(&self, fence: &Fence) {
+        let mut state = self.state();
+        if state.fence.epoch == fence.epoch {
+            state.is_stale = true;
+            self.moved.notify_all();
+        }
     }
 
     /// Compares with what is there, all of which is verified.
@@ -254,41 +398,64 @@ impl Appender {
     }
 }
 
+/// Lets others who take over come to an end, longer after each attempt; by chance, so that two do not go on in step.
+pub(super) fn pause(attempts: u32) {
+    if attempts > 0 {
+        let [random, ..] = crate::Id::random().0;
+        std::thread::sleep(PAUSE * (1 << attempts) * u32::from(random) / 256);
+    }
+}
+
+/// Fails with [`Error::Refused`] for parts that are no segment together.
+fn check_neighbours(parts: &[Part]) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Refused(format!("failed to archive {:#x}: {why}", parts[0].first)));
+    if parts.windows(2).any(|pair| pair[0].last != pair[1].first) {
+        return refuse("the pieces do not follow each other");
+    }
+    let bytes: u64 = parts.iter().map(|part| part.length).sum();
+    let table_bytes: usize = parts.iter().map(Part::table_bytes).sum();
+    if parts.len() > PARTS_MAX || bytes > PIECE_BYTES_MAX as u64 || table_bytes > PIECE_BYTES_MAX {
+        return refuse("the pieces are more than a segment holds");
+    }
+    Ok(())
+}
+
 fn conflict(archive: &Archive, lineage: &str, part: &Part, segment: &Segment, why: String) -> Error {
     let object = object(&archive.segment_name(lineage, segment));
     Error::Conflict { lineage: lineage.to_owned(), first: part.first, object, why }
 }
 
 impl State {
-    /// Takes over, and looks at what is there after that.
+    /// Takes over, looks at what is there after that, and records that it goes on from there.
     fn take(archive: &Archive, lineage: &str, above: u32) -> Result<Self> {
-        // Objects of writers may have been lost; what they wrote has their numbers too.
-        let fence = Fence::take(archive, lineage, "w", above)?;
-        let known = archive.lineage(lineage)?;
-        let greatest = known.segments.iter().map(|segment| segment.epoch).max().unwrap_or(0);
-        if greatest > fence.epoch {
-            return Self::take(archive, lineage, greatest);
+        let mut above = above;
+        for _ in 0..ATTEMPTS_MAX {
+            let fence = Fence::take(archive, lineage, "w", above)?;
+            let known = archive.lineage(lineage)?;
+            // Somebody may be ahead, or the marks of those who were may have been lost; what they wrote has their numbers.
+            above = known.epoch();
+            if above < fence.epoch {
+                archive.inherit(lineage, &known, &fence)?;
+                let end = known.end().or_else(|| known.forks.first().map(|fork| (fork.position, fork.link)));
+                return Ok(Self { fence: Arc::new(fence), known, end, is_stale: false });
+            }
         }
-        let end = known.end().or_else(|| known.forks.first().map(|fork| (fork.position, fork.link)));
-        Ok(Self { fence: Arc::new(fence), known, end, is_stale: false })
+        Err(Error::Superseded { lineage: lineage.to_owned() })
     }
 
-    fn decide(&self, archive: &Archive, lineage: &str, part: &Part, accepts_gap: bool) -> Decision {
-        let start = || Link::start(&archive.component, lineage, part.first);
-        let write = |before| {
-            Decision::Write(
-                segment_of(before, std::slice::from_ref(part), self.fence.epoch),
-                Arc::clone(&self.fence),
-            )
-        };
-        match self.end {
-            None => write(start()),
-            Some((end, link)) if part.first == end => write(link),
-            Some((end, _)) if part.first > end && accepts_gap => write(start()),
-            Some((end, _)) if part.first > end => {
-                Decision::Refuse(Error::Gap { lineage: lineage.to_owned(), end, first: part.first })
+    fn decide(&self, archive: &Archive, lineage: &str, parts: &[Part], beginning: Beginning) -> Decision {
+        let first = parts[0].first;
+        let write = |before| Decision::Write(segment_of(before, parts, self.fence.epoch));
+        let gap = |end| Decision::Refuse(Error::Gap { lineage: lineage.to_owned(), end, first });
+        match (self.end, beginning) {
+            (Some((end, _)), _) if first < end && parts.len() > 1 => Decision::OneByOne,
+            (Some((end, _)), _) if first < end => {
+                self.decide_before_end(archive, lineage, &parts[0], beginning, &write)
             }
-            Some(_) => self.decide_before_end(archive, lineage, part, accepts_gap, &write, start()),
+            (_, Beginning::Link(before)) => write(before),
+            (Some((end, link)), _) if first == end => write(link),
+            (None, _) | (_, Beginning::New) => write(Link::start(&archive.component, lineage, first)),
+            (Some((end, _)), Beginning::Refused) => gap(end),
         }
     }
 
@@ -298,9 +465,8 @@ impl State {
         archive: &Archive,
         lineage: &str,
         part: &Part,
-        accepts_gap: bool,
+        beginning: Beginning,
         write: &dyn Fn(Link) -> Decision,
-        start: Link,
     ) -> Decision {
         let segments = &self.known.segments;
         let conflict =
@@ -318,11 +484,14 @@ impl State {
         let before =
             next.checked_sub(1).map(|number| &segments[number]).filter(|before| before.last == part.first);
         let fork = self.known.forks.first().filter(|fork| next == 0 && fork.position == part.first);
-        let link = match (before, fork) {
-            (Some(before), _) => before.after,
-            (None, Some(fork)) => fork.link,
-            (None, None) if accepts_gap => start,
-            (None, None) => return gap(next.checked_sub(1).map_or(0, |number| segments[number].last)),
+        let link = match (beginning, before, fork) {
+            (Beginning::Link(link), ..) => link,
+            (_, Some(before), _) => before.after,
+            (_, None, Some(fork)) => fork.link,
+            (Beginning::New, None, None) => Link::start(&archive.component, lineage, part.first),
+            (Beginning::Refused, None, None) => {
+                return gap(next.checked_sub(1).map_or(0, |number| segments[number].last));
+            }
         };
         let is_new_start = there.before == Link::start(&archive.component, lineage, there.first);
         if part.last == there.first && part.link(link) != there.before && !is_new_start {

@@ -3,19 +3,19 @@
 //! A segment takes 64 bytes here, and while its lineage is sorted out, up to 210. Making it is one listing and one sort:
 //! time grows with the number of segments, and a little with its logarithm.
 //!
-//! # Which segments count
-//! Of segments that contradict each other, that of the later writer counts: what the earlier wrote after the later had
-//! begun was never acknowledged (see `fence`), and what it wrote before, the later has seen and not contradicted.
-//! Where segments say the same (the parts of an interrupted compaction and what they became), those
-//! count from which the chain goes farthest, and of these the fewest.
+//! Which segments count is decided in `choose`.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::choose::choose;
 use super::fence::Marks;
+use super::inherit::{Inheritance, Inheritances};
 use super::name::{self, Fork, Link, Segment, unescape};
 use super::{Archive, Result};
+
+/// How often a listing is repeated that missed something; what an inheritance was lost of stays so.
+const LISTINGS_MAX: u32 = 3;
 
 /// What is in the archive of a component.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +40,12 @@ pub struct Lineage {
     pub files: Vec<(String, u64)>,
     pub(super) writers: Marks,
     pub(super) keepers: Marks,
+    pub(super) inheritances: Inheritances,
     /// Names below `m/` and `v/`: what retention and verification remember.
     pub(super) marks: Vec<String>,
     pub(super) verified: Vec<String>,
+    /// The listing missed what it must have, were it of one moment: a writer began while it was read.
+    is_torn: bool,
 }
 
 /// A stretch of segments each of which continues the one before.
@@ -87,6 +90,8 @@ pub enum AsideKind {
     Duplicate,
     /// It begins like another and says something else: the unacknowledged write of a writer that was superseded.
     Fork,
+    /// The same, where nothing else has been written.
+    Late,
     /// It has positions that others have too, and does not fit to them.
     Overlap,
 }
@@ -94,6 +99,17 @@ pub enum AsideKind {
 impl Archive {
     /// Lists the archive and sorts out what is there.
     pub fn catalogue(&self) -> Result<Catalogue> {
+        let mut catalogue = self.list_all()?;
+        for _ in 1..LISTINGS_MAX {
+            if !catalogue.lineages.values().any(|lineage| lineage.is_torn) {
+                break;
+            }
+            catalogue = self.list_all()?;
+        }
+        Ok(catalogue)
+    }
+
+    fn list_all(&self) -> Result<Catalogue> {
         let mut listed: BTreeMap<String, (Lineage, Vec<Segment>)> = BTreeMap::new();
         let mut unknown = 0;
         let mut current = String::new();
@@ -129,6 +145,17 @@ impl Archive {
     /// The same for one lineage; an empty one where there is none.
     pub fn lineage(&self, lineage: &str) -> Result<Lineage> {
         Self::check_lineage(lineage)?;
+        let mut listed = self.list_one(lineage)?;
+        for _ in 1..LISTINGS_MAX {
+            if !listed.is_torn {
+                break;
+            }
+            listed = self.list_one(lineage)?;
+        }
+        Ok(listed)
+    }
+
+    fn list_one(&self, lineage: &str) -> Result<Lineage> {
         let (mut found, mut segments) = (Lineage::default(), Vec::new());
         self.list(&name::escape(lineage), &mut |file, size| _ = found.add(&mut segments, file, size))?;
         Ok(found.settle(&self.component, lineage, segments))
@@ -172,6 +199,7 @@ impl Lineage {
         match directory {
             "w" => return self.writers.add(file).is_some(),
             "k" => return self.keepers.add(file).is_some(),
+            "i" => return self.inheritances.add(file).is_some(),
             "f" => return Fork::parse(file).map(|fork| self.forks.push(fork)).is_some(),
             "a" => return unescape(file).map(|name| self.files.push((name, size))).is_some(),
             "m" => self.marks.push(file.to_owned()),
@@ -183,7 +211,9 @@ impl Lineage {
 
     fn settle(mut self, component: &str, lineage: &str, segments: Vec<Segment>) -> Self {
         let is_start = |segment: &Segment| segment.before == Link::start(component, lineage, segment.first);
-        (self.segments, self.aside) = choose(segments, &is_start);
+        let inheritance = self.inheritances.latest();
+        self.is_torn = is_torn(&segments, &self.inheritances, inheritance.as_ref());
+        (self.segments, self.aside) = choose(segments, inheritance.as_ref(), &is_start);
         self.runs = runs(&self.segments);
         self.forks.sort_unstable_by_key(|fork| fork.position);
         self.files.sort_unstable();
@@ -193,6 +223,13 @@ impl Lineage {
     /// Where the last run ends: the position that the next piece must have, and the chain's value there.
     pub fn end(&self) -> Option<(u64, Link)> {
         self.segments.last().map(|segment| (segment.last, segment.after))
+    }
+
+    /// The greatest epoch of a writer of whom anything is there but its mark.
+    pub(super) fn epoch(&self) -> u32 {
+        let aside = self.aside.iter().map(|aside| &aside.segment);
+        let segments = self.segments.iter().chain(aside).map(|segment| segment.epoch).max().unwrap_or(0);
+        segments.max(self.inheritances.epoch())
     }
 
     /// The run that holds `position`, or ends there.
@@ -210,7 +247,7 @@ impl Lineage {
     }
 }
 
-fn continues(before: &Segment, segment: &Segment) -> bool {
+pub(super) fn continues(before: &Segment, segment: &Segment) -> bool {
     before.last == segment.first && before.after == segment.before
 }
 
@@ -234,109 +271,10 @@ fn runs(segments: &[Segment]) -> Vec<Run> {
     runs
 }
 
-/// Decides which segments count; see the module.
-fn choose(mut all: Vec<Segment>, is_start: &dyn Fn(&Segment) -> bool) -> (Vec<Segment>, Vec<Aside>) {
-    all.sort_unstable_by_key(|segment| {
-        (segment.first, segment.last, segment.before, segment.after, segment.epoch)
-    });
-    let overruled = overruled(&all, is_start);
-    // What continues a segment begins behind its beginning, so it is sorted behind it.
-    let mut reaches: Vec<u64> = all.iter().map(|segment| segment.last).collect();
-    for number in (0..all.len()).rev() {
-        let Segment { last, after, .. } = all[number];
-        if let Some(next) = best(&all, &overruled, &reaches, last, Some(after)) {
-            reaches[number] = reaches[next];
-        }
-    }
-    let mut counts: Vec<Segment> = Vec::with_capacity(all.len());
-    let mut chosen = vec![false; all.len()];
-    loop {
-        let end = counts.last().map(|segment| (segment.last, segment.after));
-        let next = end.and_then(|(last, after)| best(&all, &overruled, &reaches, last, Some(after)));
-        let next = next.or_else(|| {
-            let from = all.partition_point(|segment| end.is_some_and(|(last, _)| segment.first < last));
-            let offset = overruled[from..].iter().position(|overruled| !overruled)?;
-            best(&all, &overruled, &reaches, all[from + offset].first, None)
-        });
-        let Some(next) = next else { break };
-        chosen[next] = true;
-        counts.push(all[next]);
-    }
-    let aside = all.iter().zip(&chosen).filter(|(_, chosen)| !**chosen);
-    let aside =
-        aside.map(|(segment, _)| Aside { segment: *segment, kind: why_not(&counts, segment) }).collect();
-    (counts, aside)
-}
-
-/// The best segment that begins at `first`, behind the chain's value `link` if that is given.
-fn best(
-    all: &[Segment],
-    overruled: &[bool],
-    reaches: &[u64],
-    first: u64,
-    link: Option<Link>,
-) -> Option<usize> {
-    let from = all.partition_point(|segment| segment.first < first);
-    let here = (from..all.len()).take_while(|number| all[*number].first == first);
-    here.filter(|number| !overruled[*number] && link.is_none_or(|link| all[*number].before == link))
-        .max_by_key(|number| (all[*number].epoch, reaches[*number], all[*number].last, Reverse(*number)))
-}
-
-/// Finds the segments that contradict one of a later writer.
-fn overruled(all: &[Segment], is_start: &dyn Fn(&Segment) -> bool) -> Vec<bool> {
-    let mut contradictions: Vec<(usize, usize)> = Vec::new();
-    let mut open: Vec<usize> = Vec::new();
-    for (number, segment) in all.iter().enumerate() {
-        open.retain(|other| all[*other].last > segment.first);
-        for &other in &open {
-            if all[other].epoch != segment.epoch && contradict(&all[other], segment, is_start) {
-                let earlier_first = all[other].epoch < segment.epoch;
-                contradictions.push(if earlier_first { (other, number) } else { (number, other) });
-            }
-        }
-        open.push(number);
-    }
-    // The latest writers first: what is overruled itself overrules nothing.
-    contradictions.sort_unstable_by_key(|(_, later)| Reverse(all[*later].epoch));
-    let mut overruled = vec![false; all.len()];
-    for (earlier, later) in contradictions {
-        overruled[earlier] |= !overruled[later];
-    }
-    overruled
-}
-
-/// Whether two segments that overlap, `a` beginning no later than `b`, cannot be the same log cut differently.
-fn contradict(a: &Segment, b: &Segment, is_start: &dyn Fn(&Segment) -> bool) -> bool {
-    if a.first == b.first {
-        // Which of the two is chosen is decided where they begin.
-        return a.before != b.before || (a.last == b.last && a.after != b.after);
-    }
-    b.last > a.last || (b.last == a.last && a.after != b.after) || is_start(b)
-}
-
-/// Tells why `segment` is not among those that count.
-fn why_not(counts: &[Segment], segment: &Segment) -> AsideKind {
-    let from = counts.partition_point(|other| other.last <= segment.first);
-    let to = counts.partition_point(|other| other.first < segment.last);
-    let Some(across) = counts.get(from..to).filter(|across| !across.is_empty()) else {
-        return AsideKind::Overlap;
-    };
-    let (head, tail) = (&across[0], &across[across.len() - 1]);
-    let is_whole = head.first <= segment.first
-        && tail.last >= segment.last
-        && across.windows(2).all(|pair| continues(&pair[0], &pair[1]));
-    let begins_alike = head.first != segment.first || head.before == segment.before;
-    let ends_alike = tail.last != segment.last || tail.after == segment.after;
-    // What is cut finer than one that counts agrees with it in nothing that a listing shows, but in the epoch.
-    let same_writer = head.first != segment.first || head.epoch == segment.epoch;
-    if is_whole && begins_alike && ends_alike && same_writer {
-        return AsideKind::Duplicate;
-    }
-    if head.first == segment.first && head.before == segment.before {
-        AsideKind::Fork
-    } else {
-        AsideKind::Overlap
-    }
+/// Whether there is what no writer writes before its inheritance is whole.
+fn is_torn(segments: &[Segment], all: &Inheritances, latest: Option<&Inheritance>) -> bool {
+    let settled = latest.map_or(0, |inheritance| inheritance.epoch);
+    segments.iter().any(|segment| segment.epoch > settled) || (latest.is_none() && all.epoch() > 0)
 }
 
 #[cfg(test)]
@@ -345,59 +283,12 @@ mod tests {
 
     /// A segment whose chain values are those of a chain called `chain` at its ends.
     fn segment(chain: u8, first: u64, last: u64, epoch: u32) -> Segment {
-        forked(chain, chain, first, last, epoch)
-    }
-
-    fn forked(chain: u8, other: u8, first: u64, last: u64, epoch: u32) -> Segment {
-        let link = |chain: u8, position: u64| {
+        let link = |position: u64| {
             let mut bytes = [chain; 16];
             bytes[..8].copy_from_slice(&position.to_be_bytes());
             Link(bytes)
         };
-        let (before, after) = (link(chain, first), link(other, last));
-        Segment { first, last, until: 0, before, after, size: 1, epoch }
-    }
-
-    fn chosen(all: &[Segment]) -> (Vec<(u64, u64, u32)>, Vec<AsideKind>) {
-        let (counts, aside) = choose(all.to_vec(), &|_| false);
-        // The order of a listing must not matter.
-        let reversed = choose(all.iter().rev().copied().collect(), &|_| false);
-        assert_eq!((&counts, &aside), (&reversed.0, &reversed.1));
-        let counts = counts.iter().map(|segment| (segment.first, segment.last, segment.epoch)).collect();
-        (counts, aside.iter().map(|aside| aside.kind).collect())
-    }
-
-    #[test]
-    fn what_a_compaction_left_counts_once() {
-        use AsideKind::Duplicate;
-        let part = |number: u64| segment(1, number, number + 1, 1);
-        let merged = segment(1, 1, 5, 1);
-        let all = [part(0), part(1), part(2), part(3), part(4), merged, part(5)];
-        let expected = vec![(0, 1, 1), (1, 5, 1), (5, 6, 1)];
-        assert_eq!(chosen(&all), (expected.clone(), vec![Duplicate; 4]));
-        assert_eq!(chosen(&[part(0), part(3), merged, part(5)]), (expected.clone(), vec![Duplicate]));
-        assert_eq!(chosen(&[part(0), part(1), merged, part(5)]), (expected, vec![Duplicate]));
-        // Two compactions of which the first was superseded before it removed anything.
-        let all = [part(0), part(1), segment(1, 0, 4, 1), segment(1, 2, 6, 1)];
-        assert_eq!(chosen(&all), (vec![(0, 1, 1), (1, 2, 1), (2, 6, 1)], vec![Duplicate]));
-    }
-
-    #[test]
-    fn the_later_writer_counts() {
-        // Both wrote what follows position 10.
-        let all =
-            [segment(1, 0, 10, 1), forked(1, 2, 10, 30, 1), segment(1, 10, 20, 2), segment(1, 20, 25, 2)];
-        let (counts, aside) = chosen(&all);
-        assert_eq!(counts, [(0, 10, 1), (10, 20, 2), (20, 25, 2)]);
-        assert_eq!(aside, [AsideKind::Fork]);
-        // Both began, at different positions.
-        let (counts, aside) = chosen(&[segment(1, 0, 10, 1), segment(2, 5, 15, 2)]);
-        assert_eq!(counts, [(5, 15, 2)]);
-        assert_eq!(aside, [AsideKind::Overlap]);
-        // The earlier wrote to the end where the later began anew behind a gap, inside of what the earlier wrote.
-        let all = [segment(1, 0, 10, 1), segment(1, 10, 30, 1), segment(2, 20, 25, 2)];
-        let (counts, _) = choose(all.to_vec(), &|segment| segment.first == 20);
-        assert_eq!(counts, [all[0], all[2]]);
+        Segment { first, last, until: 0, before: link(first), after: link(last), size: 1, epoch }
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! 3. The parts that are proven to be in it are removed, the first of them first. *The others are removed by the next run.*
 //!
 //! # Concurrency
-//! Of two that compact or retain, the earlier stops before it removes anything. A writer may go on: nothing is merged
-//! before the writer of now, or one after it, has continued it, so that no write of a writer that was superseded is
-//! made part of what counts.
+//! Of two that compact or retain, the earlier stops before it removes anything (see `fence`). A writer may go on.
+//! Only what is settled is touched: if the mark of the writer whose inheritance decided about a listing is still there
+//! after that listing, then whoever takes over from it lists later, and inherits all that this listing shows to
+//! count. If it is gone, somebody is just taking over, and there is nothing to do until the next time.
+//!
+//! What is merged has the greatest epoch of its parts: it counts whenever that part does.
 
 use std::collections::HashSet;
 
@@ -60,15 +63,25 @@ impl Archive {
     ) -> Result<CompactReport> {
         Self::check_lineage(lineage)?;
         let fence = Fence::take(self, lineage, "k", 0)?;
-        let known = self.lineage(lineage)?;
         let mut report = CompactReport::default();
+        let Some(known) = self.settled(lineage)? else { return Ok(report) };
         for group in groups(&known, options) {
             context.check()?;
             report.created += u64::from(self.merge(lineage, &known.segments[group])?);
         }
-        let known = if report.created > 0 { self.lineage(lineage)? } else { known };
+        let known = if report.created > 0 { self.settled(lineage)? } else { Some(known) };
+        let Some(known) = known else { return Ok(report) };
         report.removed = self.remove_duplicates(lineage, &known, &fence, context)?;
         Ok(report)
+    }
+
+    /// Lists a lineage; `None` while a writer takes over, so that what counts of it may change.
+    fn settled(&self, lineage: &str) -> Result<Option<Lineage>> {
+        let known = self.lineage(lineage)?;
+        let Some(inheritance) = known.inheritances.latest() else { return Ok(None) };
+        let is_settled =
+            known.epoch() == inheritance.epoch && self.marks(lineage, "w")?.has(inheritance.epoch);
+        Ok(is_settled.then_some(known))
     }
 
     /// Creates the object of all these segments; `false` when that would be too large.
@@ -85,18 +98,18 @@ impl Archive {
                 return Ok(false);
             }
         }
-        // The epoch of the first: that is how readers know that the two are not rivals.
-        let merged = segment_of(group[0].before, &parts, group[0].epoch);
+        let epoch = group.iter().map(|segment| segment.epoch).max().expect("a group has segments");
+        let merged = segment_of(group[0].before, &parts, epoch);
         let name = self.segment_name(lineage, &merged);
         let sealed = seal(&self.key, &name, &parts, &bytes, LEVEL);
-        match self.repository().store().create(&object(&name), sealed.into()) {
+        match self.repository().store().create(&object(&name), sealed) {
             Ok(()) => Ok(true),
             Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Removes the segments that do not count because others, which are read and verified first, have the same.
+    /// Removes the segments that do not count and are the same as others that do, which are read and verified first.
     fn remove_duplicates(
         &self,
         lineage: &str,
@@ -106,8 +119,9 @@ impl Archive {
     ) -> Result<u64> {
         let mut nodes = Nodes::default();
         let mut removed = 0;
-        let duplicates = known.aside.iter().filter(|aside| aside.kind == AsideKind::Duplicate);
-        for duplicate in duplicates.map(|aside| aside.segment) {
+        // What a listing cannot tell, such as the write of a superseded writer that was repeated, is told by reading.
+        let doubtful = known.aside.iter().filter(|aside| aside.kind != AsideKind::Late);
+        for duplicate in doubtful.map(|aside| aside.segment) {
             context.check()?;
             let from = known.segments.partition_point(|segment| segment.last <= duplicate.first);
             let across = known.segments[from..].iter().take_while(|segment| segment.first < duplicate.last);
@@ -149,7 +163,6 @@ struct Nodes {
 
 /// Chooses the neighbours that are to become one.
 fn groups(known: &Lineage, options: &CompactOptions) -> Vec<std::ops::Range<usize>> {
-    let settled = settled(known);
     let is_small = |number: &usize| u64::from(known.segments[*number].size) < options.below_bytes;
     let mut groups = Vec::new();
     for run in &known.runs {
@@ -159,7 +172,7 @@ fn groups(known: &Lineage, options: &CompactOptions) -> Vec<std::ops::Range<usiz
                 groups.push(start..end);
             }
         };
-        let end = run.segments.end.min(settled);
+        let end = run.segments.end;
         for number in run.segments.start..end {
             let size = u64::from(known.segments[number].size);
             if !is_small(&number) {
@@ -177,11 +190,4 @@ fn groups(known: &Lineage, options: &CompactOptions) -> Vec<std::ops::Range<usiz
         }
     }
     groups
-}
-
-/// How many segments are known to be acknowledged, or to have been there when the writer of now began.
-fn settled(known: &Lineage) -> usize {
-    let latest = known.segments.iter().map(|segment| segment.epoch).max().unwrap_or(0);
-    let now = known.writers.epoch.max(latest);
-    known.segments.iter().rposition(|segment| segment.epoch >= now).map_or(0, |number| number + 1)
 }

@@ -14,7 +14,8 @@
 //! | `read` | reading verified, ahead of need |
 //! | `verify` | reading everything that was not verified yet |
 //! | `compact`, `retain` | fewer objects; those that nobody needs, away |
-//! | `fence` | keeping two writers, or two of the latter, apart |
+//! | `copy` | the same in another repository |
+//! | `fence`, `inherit`, `choose` | keeping writers apart: who writes, what it goes on from, and so what counts |
 //!
 //! # Consistency
 //! Objects are created once and never overwritten. What was acknowledged is never contradicted: a position has one
@@ -36,9 +37,12 @@
 
 mod append;
 mod catalogue;
+mod choose;
 mod compact;
+mod copy;
 mod error;
 mod fence;
+mod inherit;
 mod name;
 mod read;
 mod retain;
@@ -46,9 +50,10 @@ mod segment;
 mod spans;
 mod verify;
 
-pub use append::{Appended, Appender};
+pub use append::{Appended, Appender, Prepared};
 pub use catalogue::{Aside, AsideKind, Catalogue, Gap, Lineage, Run};
 pub use compact::{CompactOptions, CompactReport};
+pub use copy::{CopyReport, components};
 pub use error::{Error, NotRestorable, Result};
 pub use name::{Fork, Link, Segment, escape, is_lineage, unescape};
 pub use read::{ReadAhead, Replay};

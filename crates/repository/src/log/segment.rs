@@ -2,7 +2,7 @@
 //!
 //! A segment is one part or several, each a piece of the log as it was archived. It is a sidecar object: what its
 //! content says is described in `docs/format.md`. Sealing compresses straight from the caller's bytes into the
-//! message that is encrypted in place; opening decompresses once, and parts are slices of that.
+//! message that is encrypted in place, and compressing need not wait for the name; opening decompresses once, and parts are slices of that.
 
 use std::io::Read;
 
@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use zstd::zstd_safe::{compress_bound, find_frame_compressed_size, get_frame_content_size};
 
 use crate::crypto::{IV_BYTES, MasterKey, TAG_BYTES};
-use crate::sidecar::{COMPRESSED, ENVELOPE_BYTES_MAX, SIDECAR_BYTES_MAX, VERSION as ENVELOPE_VERSION};
+use crate::sidecar::{
+    COMPRESSED, ENVELOPE_BYTES_MAX, NAME_BYTES_MAX, SIDECAR_BYTES_MAX, VERSION as ENVELOPE_VERSION,
+};
 
 use super::error::{Error, Result};
 use super::name::{Link, Segment, UNKNOWN_MS};
@@ -22,6 +24,8 @@ pub const PIECE_BYTES_MAX: usize = 32 << 20;
 pub const PARTS_MAX: usize = 1 << 16;
 /// The version of a segment's content.
 const VERSION: u8 = 1;
+/// What a table takes without its parts.
+const TABLE_BYTES_MIN: usize = 5;
 /// What a part takes in the table without its name: five numbers, the digest, the name's length.
 const PART_BYTES_MIN: usize = 5 * 8 + 32 + 1;
 /// The most bytes of an engine's name for a piece.
@@ -142,7 +146,7 @@ fn latest(parts: &[Part]) -> u64 {
 
 /// Writes the table of a segment: what stands in its content before the bytes of the parts.
 pub fn encode_table(parts: &[Part]) -> Vec<u8> {
-    let mut table = Vec::with_capacity(5 + parts.iter().map(Part::table_bytes).sum::<usize>());
+    let mut table = Vec::with_capacity(TABLE_BYTES_MIN + parts.iter().map(Part::table_bytes).sum::<usize>());
     table.push(VERSION);
     table.extend(u32::try_from(parts.len()).expect("at most 65536 parts").to_le_bytes());
     for part in parts {
@@ -220,25 +224,53 @@ impl Cursor<'_> {
     }
 }
 
-/// Seals a segment as the sidecar object `name`; `bytes` are those of the parts, one behind the other.
-pub(super) fn seal(key: &MasterKey, name: &str, parts: &[Part], bytes: &[u8], level: i32) -> Vec<u8> {
-    let mut head = vec![ENVELOPE_VERSION, u8::try_from(name.len()).expect("a name has at most 200 bytes")];
-    head.extend(name.as_bytes());
-    head.extend(encode_table(parts));
-    let room = compress_bound(head.len()) + compress_bound(bytes.len());
-    let mut message = vec![0; IV_BYTES + 1 + room + TAG_BYTES];
-    message[IV_BYTES] = COMPRESSED;
-    let mut at = IV_BYTES + 1;
-    let mut compressor = zstd::bulk::Compressor::new(level).expect("the level is one that zstd has");
-    // Two frames: head and bytes lie apart, and to join them would be a copy.
-    for frame in [&head, bytes] {
-        at += compressor
-            .compress_to_buffer(frame, &mut message[at..])
-            .expect("compressing into a buffer of the library's own bound does not fail");
+/// The bytes of a segment, compressed, in what is to become the message of its object.
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// Room for the head, the compressed bytes, room for the tag.
+    message: Vec<u8>,
+    /// Where the compressed bytes begin.
+    bytes_at: usize,
+}
+
+impl Packed {
+    /// Compresses the bytes of the parts, one behind the other.
+    pub(super) fn new(parts: &[Part], bytes: &[u8], level: i32) -> Self {
+        let table_bytes = TABLE_BYTES_MIN + parts.iter().map(Part::table_bytes).sum::<usize>();
+        let bytes_at = IV_BYTES + 1 + compress_bound(2 + NAME_BYTES_MAX + table_bytes);
+        let mut message = vec![0; bytes_at + compress_bound(bytes.len()) + TAG_BYTES];
+        let length = compress(bytes, &mut message[bytes_at..], level);
+        message.truncate(bytes_at + length + TAG_BYTES);
+        Self { message, bytes_at }
     }
-    message.truncate(at + TAG_BYTES);
-    key.seal_in_place(&mut message);
-    message
+
+    /// Seals the segment as the sidecar object `name`.
+    pub(super) fn seal(mut self, key: &MasterKey, name: &str, parts: &[Part], level: i32) -> Bytes {
+        let mut head =
+            vec![ENVELOPE_VERSION, u8::try_from(name.len()).expect("a name has at most 200 bytes")];
+        head.extend(name.as_bytes());
+        head.extend(encode_table(parts));
+        // Two frames: the head is not known yet when the bytes are compressed, and to join the two would be a copy.
+        let mut frame = vec![0; compress_bound(head.len())];
+        let length = compress(&head, &mut frame, level);
+        let head_at = self.bytes_at - length;
+        self.message[head_at..self.bytes_at].copy_from_slice(&frame[..length]);
+        self.message[head_at - 1] = COMPRESSED;
+        let begin = head_at - 1 - IV_BYTES;
+        key.seal_in_place(&mut self.message[begin..]);
+        Bytes::from(self.message).slice(begin..)
+    }
+}
+
+fn compress(bytes: &[u8], into: &mut [u8], level: i32) -> usize {
+    let mut compressor = zstd::bulk::Compressor::new(level).expect("the level is one that zstd has");
+    let compressed = compressor.compress_to_buffer(bytes, into);
+    compressed.expect("compressing into a buffer of the library's own bound does not fail")
+}
+
+/// Seals a segment as the sidecar object `name`; `bytes` are those of the parts, one behind the other.
+pub(super) fn seal(key: &MasterKey, name: &str, parts: &[Part], bytes: &[u8], level: i32) -> Bytes {
+    Packed::new(parts, bytes, level).seal(key, name, parts, level)
 }
 
 /// Opens the sealed bytes of the object `name` and verifies all that it says against the segment's name.

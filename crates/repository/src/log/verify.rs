@@ -47,6 +47,8 @@ pub struct VerifyReport {
     pub known: u64,
     /// Bytes of the store that were read.
     pub bytes: u64,
+    /// Why what was verified will be read again, where it could not be remembered: in a store that is only read.
+    pub not_remembered: Option<String>,
 }
 
 /// Something that is wrong with an archive.
@@ -89,6 +91,14 @@ pub enum Finding {
         /// The object.
         object: String,
     },
+    /// A segment of a writer that another had superseded when it was written.
+    #[error(
+        "{object} was written after another writer had begun, so it was not acknowledged; it is not used"
+    )]
+    Late {
+        /// The object.
+        object: String,
+    },
     /// Objects whose names say nothing.
     #[error("{count} objects in the log have names that nobody gave them")]
     Unknown {
@@ -105,7 +115,7 @@ impl Finding {
                 Severity::Error
             }
             Self::Overlap { .. } | Self::Fork { .. } => Severity::Warning,
-            Self::Unknown { .. } => Severity::Note,
+            Self::Late { .. } | Self::Unknown { .. } => Severity::Note,
         }
     }
 
@@ -118,7 +128,7 @@ impl Finding {
             Self::Damaged { .. } | Self::WrongName { .. } => {
                 "discard the object and archive it again while the source still has it; otherwise take a new base"
             }
-            Self::Overlap { .. } | Self::Fork { .. } => {
+            Self::Overlap { .. } | Self::Fork { .. } | Self::Late { .. } => {
                 "let only one process archive; what was acknowledged is in the segments that are used"
             }
             Self::Unknown { .. } => "see what they are and who put them there",
@@ -129,7 +139,7 @@ impl Finding {
 impl Archive {
     /// Reads and verifies what `scope` says, on several threads, and remembers what was sound.
     ///
-    /// Fails when the store does; what was verified until then is remembered.
+    /// Fails when the store cannot be read; what was verified until then is remembered, if it can be written.
     pub fn verify(&self, scope: Scope, context: Context<'_>) -> Result<VerifyReport> {
         let catalogue = self.catalogue()?;
         let mut report = VerifyReport::default();
@@ -150,6 +160,7 @@ impl Archive {
                     AsideKind::Duplicate => None,
                     AsideKind::Fork => Some(Finding::Fork { object }),
                     AsideKind::Overlap => Some(Finding::Overlap { object }),
+                    AsideKind::Late => Some(Finding::Late { object }),
                 }
             }));
         }
@@ -197,7 +208,10 @@ impl Archive {
         findings.sort_unstable_by_key(ToString::to_string);
         report.findings.append(&mut findings);
         if !sound.is_empty() {
-            self.remember(name, lineage, known.into_iter().map(|(print, _)| print).chain(sound).collect())?;
+            let prints = known.into_iter().map(|(print, _)| print).chain(sound).collect();
+            if let Err(error) = self.remember(name, lineage, prints) {
+                report.not_remembered = Some(error.to_string());
+            }
         }
         Ok(read?)
     }

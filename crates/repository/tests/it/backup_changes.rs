@@ -3,11 +3,12 @@
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repository::backup::{BackupOptions, BackupReport, Parent};
 use repository::format::{NodeKind, SnapshotSummary};
-use repository::{FileKind, Id, Repository};
+use repository::{Context, FileKind, Id, Index, Repository};
 
 use crate::support::engine::{
     backup, backup_with, content, entries_below, in_memory, listing, options, tree_of,
@@ -276,4 +277,44 @@ fn blocks_stay_in_place_behind_holes() {
     let entries = entries_below(&repository, &report.snapshot.snapshot.tree, directory.path());
     assert_eq!(entries[Path::new("holes")].content, entries[Path::new("full")].content);
     assert_eq!(content(&repository, &entries[Path::new("holes")]), fs::read(&full).unwrap());
+}
+
+/// Everything that an index says.
+fn said(index: &Index) -> Vec<(Id, repository::format::PackedBlob)> {
+    let mut said: Vec<_> =
+        index.iter().map(|location| (index.pack_id(location.pack), location.blob)).collect();
+    said.sort_unstable_by_key(|(pack, blob)| (*pack, blob.offset));
+    said
+}
+
+#[test]
+fn an_index_that_is_known_is_brought_up_to_date() {
+    let scene = Scene::new();
+    let whole = || Index::load(&scene.repository, Context::silent()).unwrap();
+    let since =
+        |known: &Arc<Index>| Index::load_since(Some(known), &scene.repository, Context::silent()).unwrap();
+    let first = Index::load_since(None, &scene.repository, Context::silent()).unwrap();
+    assert_eq!(said(&first), said(&whole()));
+    assert!(Arc::ptr_eq(&first, &since(&first)), "nothing is read when nothing is new");
+
+    // What is new is there, for finding and for not storing it twice.
+    fs::write(scene.file(), noise(1, 3_000_000)).unwrap();
+    backup_with(
+        &scene.repository,
+        &[scene.directory.path()],
+        &BackupOptions { known: Some(Arc::clone(&first)), ..options() },
+    );
+    let second = since(&first);
+    assert!(said(&second).len() > said(&first).len());
+    assert_eq!(said(&second), said(&whole()));
+    fs::copy(scene.file(), scene.directory.path().join("again")).unwrap();
+    let known = BackupOptions { known: Some(first), ..options() };
+    let report = backup_with(&scene.repository, &[scene.directory.path()], &known);
+    assert_eq!(report.summary.data_blobs, 0, "{:?}", report.summary);
+
+    // Files that are gone were replaced by others.
+    for (id, _) in scene.repository.list(FileKind::Index).unwrap() {
+        scene.repository.remove(FileKind::Index, &id).unwrap();
+    }
+    assert_eq!(said(&since(&second)), []);
 }

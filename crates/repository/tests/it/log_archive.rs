@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use repository::log::{
-    Appended, Appender, Archive, AsideKind, Base, CompactOptions, Content, Error, Finding, NotRestorable,
-    Piece, ReadAhead, RetainOptions, Scope, Target,
+    Appended, Appender, Archive, AsideKind, Base, CompactOptions, CompactReport, Content, Error, Finding,
+    NotRestorable, Piece, ReadAhead, RetainOptions, Scope, Target,
 };
 use repository::{Context, Repository};
 use store::{Memory, Store};
@@ -316,16 +316,61 @@ fn compaction_changes_nothing_but_the_number_of_objects() {
     assert_eq!(archive.verify(Scope::All, Context::silent()).unwrap().findings, []);
 }
 
+/// Lays what `appender` writes under its name only after `meanwhile`: a write that was long on its way.
+fn append_late(memory: &Memory, appender: &Appender, late: &Piece<'_>, meanwhile: &mut dyn FnMut()) {
+    let before = keys(memory);
+    appender.append(late).unwrap();
+    let late = keys(memory).into_iter().find(|key| !before.contains(key)).unwrap();
+    let bytes = memory.get(&late).unwrap();
+    memory.delete(&late).unwrap();
+    meanwhile();
+    memory.put(&late, bytes.into()).unwrap();
+}
+
 #[test]
 fn what_a_superseded_writer_wrote_is_not_made_part_of_what_counts() {
-    let (_, _, archive) = scene();
+    let (memory, _, archive) = scene();
     let first = archive.appender(LINEAGE).unwrap();
     (0..5).for_each(|number| _ = append(&first, number, number + 1).unwrap());
-    let second = archive.appender(LINEAGE).unwrap();
-    // The second has seen all of it, but a late write of the first would look just the same.
-    assert_eq!(archive.compact(LINEAGE, &everything(), Context::silent()).unwrap().created, 0);
-    append(&second, 5, 6).unwrap();
-    assert_eq!(archive.compact(LINEAGE, &everything(), Context::silent()).unwrap().created, 1);
+    append_late(&memory, &first, &piece(5, 7, b"late"), &mut || drop(archive.appender(LINEAGE).unwrap()));
+    // The second has recorded what it found: five.
+    assert_eq!(archive.compact(LINEAGE, &everything(), Context::silent()).unwrap().removed, 5);
+    let known = archive.lineage(LINEAGE).unwrap();
+    assert_eq!((known.end().unwrap().0, known.aside[0].kind), (5, AsideKind::Late));
+    let findings = archive.verify(Scope::All, Context::silent()).unwrap().findings;
+    assert!(matches!(findings[..], [Finding::Late { .. }]), "{findings:?}");
+    // Nor is anything compacted while a writer takes over: its mark has replaced that of the one before.
+    let (marks, _) = memory.contents().into_iter().find(|(key, _)| key.contains("/w/")).unwrap();
+    append(&archive.appender(LINEAGE).unwrap(), 5, 6).unwrap();
+    append(&archive.appender(LINEAGE).unwrap(), 6, 7).unwrap();
+    let marks_now: Vec<_> = memory.contents().into_keys().filter(|key| key.contains("/w/")).collect();
+    assert!(!marks_now.contains(&marks) && marks_now.len() == 1, "{marks_now:?}");
+    memory.delete(&marks_now[0]).unwrap();
+    assert_eq!(archive.compact(LINEAGE, &everything(), Context::silent()).unwrap(), CompactReport::default());
+}
+
+/// The interleaving that once had two writers acknowledged for one position: what an earlier writer had left was
+/// acknowledged to a later one, and then overruled by one between the two, which had not seen it.
+#[test]
+fn what_was_acknowledged_as_found_is_not_overruled_later() {
+    let (memory, _, archive) = scene();
+    let first = archive.appender(LINEAGE).unwrap();
+    append(&first, 0, 10).unwrap();
+    // The write of the first arrives after the second has begun, and that of the second after the third was acknowledged.
+    let mut second = None;
+    append_late(&memory, &first, &piece(10, 20, &bytes_of(10, 20)), &mut || {
+        second = Some(archive.appender(LINEAGE).unwrap());
+    });
+    append_late(&memory, &second.unwrap(), &piece(10, 20, b"between"), &mut || {
+        append(&archive.appender(LINEAGE).unwrap(), 10, 20).unwrap();
+    });
+    // Whoever looks now, and however often somebody begins: the third was acknowledged.
+    for _ in 0..3 {
+        let refused = archive.appender(LINEAGE).unwrap().append(&piece(10, 20, b"between"));
+        assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+        assert_eq!(append(&archive.appender(LINEAGE).unwrap(), 10, 20).unwrap(), Appended::AlreadyThere);
+        assert!(replay(&archive, &[base(LINEAGE, 0, 0)], LINEAGE, Target::End) == bytes_of(0, 20));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use repository::check::Severity;
 use repository::log::{
     Archive, CompactOptions, Error, Link, Part, RetainOptions, Scope, Target, decode_table, encode_table,
 };
@@ -275,7 +276,9 @@ proptest! {
             scene.compare();
         }
         scene.store.heal();
-        let findings = scene.archive.verify(Scope::All, Context::silent()).unwrap().findings;
+        let mut findings = scene.archive.verify(Scope::All, Context::silent()).unwrap().findings;
+        // A write of which nobody knows may have come too late, which is no error.
+        findings.retain(|finding| finding.severity() == Severity::Error);
         let gaps = scene.archive.catalogue().unwrap().gaps().len();
         prop_assert_eq!(findings.len(), gaps, "{:?}", findings);
     }

@@ -17,7 +17,7 @@ use repository::format::{BlobKind, NodeKind, Time, mode_to_unix};
 use repository::{Context, Error, Event, FileKind, Id, Repository, Result};
 
 use crate::sample::{listed_packs, write_index};
-use crate::support::engine::{On, content, entries, in_memory, init, local, options};
+use crate::support::engine::{On, content, entries, entries_below, in_memory, init, local, options};
 use crate::support::restic::Restic;
 use crate::support::tree::{assert_same, describe};
 use crate::support::{child, nasty, noise, text};
@@ -34,6 +34,10 @@ fn host<'a>(path: impl Into<PathBuf>, on_this_machine: impl Into<PathBuf>) -> Me
 
 fn before<'a>(path: impl Into<PathBuf>) -> Member<'a> {
     Member { path: path.into(), content: MemberContent::AsBefore }
+}
+
+fn later<'a>(path: impl Into<PathBuf>) -> Member<'a> {
+    Member { path: path.into(), content: MemberContent::Later }
 }
 
 /// A stream of `bytes`, which is to have the size `size`.
@@ -200,7 +204,8 @@ fn members_are_counted_each_by_itself() {
         assert_eq!(problems, [(&root.join("gone"), ProblemKind::Unreadable)]);
         let summary = &report.summary;
         assert_eq!((summary.total_files_processed, summary.total_bytes_processed), (5, 39), "round {round}");
-        let sorted = ["/n/alone", "/n/gone", "/n/link", "/n/stream", "/n/tree", "/n/tree/b/inner"];
+        // What lies within another member is not listed: thousands may.
+        let sorted = ["/n/alone", "/n/gone", "/n/link", "/n/stream", "/n/tree"];
         assert_eq!(report.snapshot.snapshot.paths, sorted);
     }
     // Other members are another series of snapshots.
@@ -589,4 +594,88 @@ fn a_stream_may_borrow() {
     assert_eq!(at(&repository, &report, "/n/s"), bytes);
     let shared = Arc::new(report);
     assert_eq!(shared.members, [totals("/n/s", 1, 0, 100_000)]);
+}
+
+#[test]
+fn what_is_known_later_stands_in_the_places_kept_for_it() {
+    let ((_, repository), machine) = (in_memory(), tempfile::tempdir().unwrap());
+    let root = machine.path();
+    for directory in ["log", "empty", "global"] {
+        fs::create_dir(root.join(directory)).unwrap();
+    }
+    fs::set_permissions(root.join("log"), fs::Permissions::from_mode(0o711)).unwrap();
+    for name in ["a", "log/old", "global/control", "label"] {
+        fs::write(root.join(name), "of the machine").unwrap();
+    }
+    let read = AtomicBool::new(false);
+    let members = vec![
+        host(root, root),
+        reader(root.join("pages"), None, || {
+            let begin = Cursor::new(b"pages".to_vec());
+            let end = Told { told: &read };
+            Ok(Box::new(begin.chain(end)))
+        }),
+        later(root.join("log")),
+        later(root.join("label")),
+        later(root.join("map")),
+        later(root.join("global/control")),
+    ];
+    let then = || {
+        assert!(read.load(Ordering::SeqCst), "it is asked when all else has been read");
+        Ok(vec![
+            stream(root.join("log/1"), b"one".to_vec()),
+            stream(root.join("log/2"), b"two".to_vec()),
+            stream(root.join("label"), b"begin".to_vec()),
+            stream(root.join("global/control"), b"control".to_vec()),
+        ])
+    };
+    let one = BackupOptions { threads: Some(1), ..options() };
+    let source = Source::MembersThen { members, then: Box::new(then) };
+    let report = run_backup(&repository, source, &one, Context::silent()).unwrap();
+    assert_eq!(report.problems, []);
+    assert_eq!(report.snapshot.snapshot.paths, [root.to_string_lossy()], "what lies within is not listed");
+    for (name, bytes) in
+        [("log/1", "one"), ("log/2", "two"), ("label", "begin"), ("global/control", "control")]
+    {
+        assert_eq!(at(&repository, &report, root.join(name)), bytes.as_bytes(), "{name}");
+    }
+    assert_eq!(at(&repository, &report, root.join("a")), b"of the machine");
+    assert_eq!(at(&repository, &report, root.join("pages")), b"pages");
+    let found = entries_below(&repository, &tree(&report), root);
+    for gone in ["log/old", "map"] {
+        assert!(!found.contains_key(Path::new(gone)), "{gone}");
+    }
+    assert_eq!(found[Path::new("log")].permissions(), 0o711);
+    let taken: Vec<bool> = report.members.iter().map(|member| member.is_taken).collect();
+    assert_eq!(taken, [true, true, true, true, false, true]);
+}
+
+#[test]
+fn what_comes_later_must_be_good_and_have_a_place() {
+    let (_, repository) = in_memory();
+    let try_later = |then: fn() -> std::result::Result<Vec<Member<'static>>, String>| {
+        let members = vec![stream("/a", b"a".to_vec()), later("/late")];
+        let source = Source::MembersThen { members, then: Box::new(then) };
+        run_backup(&repository, source, &options(), Context::silent()).unwrap_err().to_string()
+    };
+    assert!(try_later(|| Err("the server is gone".to_owned())).contains("the server is gone"));
+    assert!(try_later(|| Ok(vec![stream("/other", Vec::new())])).contains("no place was kept"));
+    assert!(try_later(|| Ok(vec![stream("/late/a", Vec::new()), later("/late/b")])).contains("must be read"));
+    let fails = || -> std::result::Result<Vec<Member<'static>>, String> {
+        Ok(vec![reader("/late", None, || Err(io::Error::other("the log is gone")))])
+    };
+    assert!(try_later(fails).contains("the log is gone"));
+    assert_eq!(snapshots(&repository), 0);
+}
+
+/// Notes that the end of a stream was seen.
+struct Told<'a> {
+    told: &'a AtomicBool,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.told.store(true, Ordering::SeqCst);
+        Ok(0)
+    }
 }

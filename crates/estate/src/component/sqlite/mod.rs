@@ -16,6 +16,7 @@ mod dump;
 mod measure;
 mod pages;
 mod proof;
+mod ship;
 mod source;
 mod token;
 
@@ -37,8 +38,9 @@ use self::token::Mark;
 use super::restore::appended;
 use super::whole::{Unread, Whole};
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished,
-    Holders, Member, Open, Pages, Part, PointFacts, Proof, Severity, SqliteOptions, State, StreamMeta, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished, Follow,
+    Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity,
+    SqliteOptions, State, StreamMeta, Tally,
 };
 use crate::facts::Facts;
 use crate::{Error, Result};
@@ -183,7 +185,7 @@ impl Component for Sqlite {
         let before = Mark::of(self.path());
         let mut connection = source::open_live(self.path(), self.options.busy_timeout)?;
         // The transaction begins with the first read, not with BEGIN.
-        connection.execute_batch("begin; select count(*) from main.sqlite_schema").map_err(failed)?;
+        let log = ship::begin_capture(self.path(), &connection, self.options.busy_timeout)?;
         let instant = Timestamp::now();
         let after = Mark::of(self.path());
         let head = first_page(&connection).map_err(failed)?.unwrap_or([0; 100]);
@@ -199,7 +201,7 @@ impl Component for Sqlite {
             identity: Some(measure::identity(&connection).map_err(failed)?),
             token,
             details: [].into(),
-            log: None,
+            log,
         };
         let exports = self.options.exports.iter().map(|export| Path::new(EXPORTS).join(&export.name));
         if let Some(previous) = request.previous.filter(|previous| is_same(previous, &point)) {
@@ -275,7 +277,10 @@ impl Component for Sqlite {
     fn prepare(&self, parts: &[Part], recorded: &PointFacts) -> Result<()> {
         for part in parts {
             super::restore::make_way(part, false)?;
-            let holders = Holders::of(&source::with_companions(&part.target));
+            let mut holders = Holders::of(&source::with_companions(&part.target));
+            // Whoever ships it notices that it is another one.
+            let shipper = ship::shipper(&part.target);
+            holders.seen.retain(|holder| Some(holder.pid) != shipper);
             if !holders.seen.is_empty() {
                 let hint = "stop the service that uses it, then try again".to_owned();
                 return Err(Error::InUse { path: part.target.clone(), holders: holders.seen, hint });
@@ -298,8 +303,23 @@ impl Component for Sqlite {
         proof::prove(parts, recorded, &names, self.options.query_timeout, cancel)
     }
 
+    fn log(&self) -> Option<&dyn Log> {
+        Some(self)
+    }
+
     fn destroy(&self) -> Vec<PathBuf> {
         source::with_companions(self.path())
+    }
+}
+
+impl Log for Sqlite {
+    fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
+        ship::replay(parts, recorded, replay)
+    }
+
+    fn follow(&self, last: Option<&LogPiece>) -> Result<Option<Box<dyn Follow>>> {
+        let follower = ship::follow(&self.options, last)?;
+        Ok(Some(Box::new(follower)))
     }
 }
 

@@ -23,8 +23,8 @@ use super::super::restore::appended;
 use super::super::{Cancel, Holders};
 use crate::{Error, Result};
 
-/// What SQLite keeps beside a database, by the ending of its name.
-pub(super) const COMPANIONS: &[&str] = &["-wal", "-shm", "-journal"];
+/// What SQLite, and shipping, keep beside a database, by the ending of its name.
+pub(super) const COMPANIONS: &[&str] = &["-wal", "-shm", "-journal", super::ship::STATE_ENDING];
 
 /// How many steps of SQLite's machine pass between two looks at the clock; some tens of microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
@@ -114,7 +114,7 @@ pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
     Error::BadSource { path: path.to_owned(), why }
 }
 
-/// The database and the files that SQLite keeps beside it, whether they are there or not.
+/// The database and the files that are kept beside it, whether they are there or not.
 pub(super) fn with_companions(path: &Path) -> Vec<PathBuf> {
     let beside = COMPANIONS.iter().map(|ending| appended(path, ending));
     std::iter::once(path.to_owned()).chain(beside).collect()

@@ -109,13 +109,18 @@ pub(super) fn served(service: &str, unit: &Systemd, context: &Context<'_>) -> Re
 
 pub(super) fn by_hand(unit: &Systemd, verb: Verb) -> String {
     let user = if unit.user { " --user" } else { "" };
-    let verb = match verb {
+    let word = match verb {
         Verb::Start => "start",
         Verb::Stop => "stop",
         Verb::Restart => "restart",
         Verb::Status => "status",
     };
-    format!("systemctl{user} {verb} -- {}", quoted(&unit.unit))
+    let typed = |verb: &str| format!("systemctl{user} {verb} -- {}", quoted(&unit.unit));
+    match verb {
+        // See `forget_failures`.
+        Verb::Start | Verb::Restart => format!("{}; {}", typed("reset-failed"), typed(word)),
+        Verb::Stop | Verb::Status => typed(word),
+    }
 }
 
 fn systemctl(unit: &Systemd, words: &[&str]) -> Command {
@@ -235,6 +240,8 @@ mod tests {
         let words: Vec<_> = systemctl(&unit, &["start"]).arguments;
         assert_eq!(words, ["--no-ask-password", "--no-pager", "--user", "start", "--", "web@a.service"]);
         assert_eq!(by_hand(&unit, Verb::Stop), "systemctl --user stop -- web@a.service");
+        let start = "systemctl --user reset-failed -- web@a.service; systemctl --user start -- web@a.service";
+        assert_eq!(by_hand(&unit, Verb::Start), start);
         for bad in ["", "--now", "a b", "a;b", "a/b"] {
             assert!(well_named(bad).is_err(), "{bad}");
         }

@@ -87,7 +87,9 @@ fn serve(scratch: &str, keep: &[&str]) -> ExitCode {
     let options = TwinOptions {
         scratch: scratch.into(),
         init: Init::this_program(["init"]),
-        keep: keep.iter().map(PathBuf::from).collect(),
+        // What begins with a minus is to be gone.
+        keep: keep.iter().filter(|path| !path.starts_with('-')).map(PathBuf::from).collect(),
+        gone: keep.iter().filter_map(|path| path.strip_prefix('-')).map(PathBuf::from).collect(),
     };
     let mut twin = match Twin::make(&options) {
         Ok(twin) => Some(twin),

@@ -1,0 +1,154 @@
+//! Shipping logs: what the continuous components write is in the repository within a second, until one is told to stop.
+//!
+//! Each component has a thread that looks at its source and one that archives, so that a slow repository
+//! does not blur the instants. A new lineage gets a base at once: an ordinary backup of the component, which knows where it
+//! stands in the log. Nothing here is durable but what is archived: a process that is killed at any point is followed
+//! by one that proves where it may go on.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `line` | one component |
+//! | `seen` | that nothing was written for a while, as a record |
+
+mod line;
+pub(crate) mod seen;
+
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
+use place::Place;
+use plan::Every;
+use serde::Serialize;
+
+use crate::drivers::Drivers;
+use crate::site::Site;
+use crate::{Error, Result};
+use line::Line;
+
+/// What happens while logs are shipped.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Event {
+    /// A new lineage has begun, and with it the need for a base.
+    Began {
+        /// Its component.
+        component: String,
+        /// Its name.
+        lineage: String,
+        /// Why the last one could not go on.
+        why: String,
+    },
+    /// The lineage goes on where the archive ends.
+    Continues {
+        /// Its component.
+        component: String,
+        /// Its name.
+        lineage: String,
+    },
+    /// A piece is in the repository.
+    Shipped {
+        /// Its component.
+        component: String,
+        /// The position behind it.
+        position: u64,
+        /// The latest commit in it.
+        until: Option<Timestamp>,
+        /// Its size in bytes.
+        bytes: u64,
+        /// How old its first commit was when it was durable, in seconds.
+        delay_seconds: Option<f64>,
+    },
+    /// There is a base from which the log can be replayed.
+    Based {
+        /// Its component.
+        component: String,
+        /// The run that made it.
+        run: String,
+    },
+    /// No base could be made; it is tried again.
+    NotBased {
+        /// Its component.
+        component: String,
+        /// Why not.
+        why: String,
+    },
+    /// The repository does not take what is to be archived; it is tried again, and the source keeps it.
+    Away {
+        /// Its component.
+        component: String,
+        /// What failed.
+        why: String,
+        /// How much waits, in bytes.
+        behind_bytes: u64,
+    },
+    /// The repository takes it again.
+    Back {
+        /// Its component.
+        component: String,
+    },
+    /// The log is interrupted: from here on until the next base nothing can be restored.
+    Interrupted {
+        /// Its component.
+        component: String,
+        /// What happened.
+        why: String,
+    },
+    /// The source cannot be followed now; it is tried again.
+    Waiting {
+        /// Its component.
+        component: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What came of shipping one component.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Shipped {
+    /// The component.
+    pub component: String,
+    /// How many pieces were archived.
+    pub pieces: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The latest instant up to which everything is in the repository.
+    pub until: Option<Timestamp>,
+    /// How often the log was interrupted.
+    pub interruptions: u64,
+    /// What was not archived, or cannot be restored, at the end; `None` if all was well.
+    pub missing: Option<String>,
+}
+
+/// Is told what happens, from several threads.
+pub type Watch<'a> = &'a (dyn Fn(&Event) + Sync);
+
+/// The components of the plan whose logs are shipped.
+pub fn continuous(site: &Site) -> Vec<String> {
+    let is_continuous = |declared: &plan::Component| matches!(declared.every, Some(Every::Continuous));
+    let components = site.plan.components.iter().filter(|(_, declared)| is_continuous(declared));
+    components.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Ships the logs of the components `names`, or of all continuous ones, until `stop` becomes true.
+///
+/// What goes wrong with one is told to `watch` and tried again; it keeps nothing else from being shipped. Fails when there is
+/// nothing to ship.
+pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) -> Result<Vec<Shipped>> {
+    for name in names {
+        site.plan.component(name)?;
+    }
+    let names = if names.is_empty() { continuous(site) } else { names.to_vec() };
+    if names.is_empty() {
+        let message = "no component of the plan is continuous";
+        return Err(Error::refused(message, "write `every: continuous` at a component of kind sqlite"));
+    }
+    let drivers = Drivers::of(site, &Place::host())?;
+    let lines = names
+        .iter()
+        .map(|name| Line::new(site, name, drivers.component(name)?, watch, stop))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(std::thread::scope(|scope| {
+        let threads: Vec<_> = lines.into_iter().map(|line| scope.spawn(move || line.run())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("shipping does not panic")).collect()
+    }))
+}

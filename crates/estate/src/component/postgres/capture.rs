@@ -1,0 +1,270 @@
+//! A backup while the server runs: what is read first, and what only its end brings.
+//!
+//! # Order
+//! The backup begins on a connection that is kept to its end. Everything but four things is listed and read. Then
+//! `pg_control` is read, the facts are measured, the backup is ended, the facts are measured again, and label, map
+//! and the log from the begin to the end are read from `pg_wal`, where a slot has kept them. The slot is a temporary
+//! one: it goes with the connection, whatever happens to us.
+//!
+//! # What makes it void
+//! The connection broke (the server was killed or restarted), a tablespace came or went, a segment of the log is
+//! missing, cut or somebody else's, or a member was not read. A standby is refused at the begin.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::super::whole::{Unread, Whole};
+use super::super::{
+    Capture, CaptureRequest, Content, Finish, Finished, LogBase, Member, Open, PointFacts, PostgresOptions,
+    StreamMeta, Tally,
+};
+use super::control::{self, Control};
+use super::facts::{self, Measured};
+use super::listing::{self, Layout, Tablespace};
+use super::log::{self, Label, Lsn, Segments};
+use super::pages::Damage;
+use super::server::Server;
+use super::{detail, engine, identity};
+use crate::facts::Facts;
+use crate::{Error, Result};
+
+/// How many bytes of a segment are looked at before it is read.
+const HEADER_BYTES: usize = 40;
+
+/// Begins a capture.
+pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> Result<Capture> {
+    let data = &options.data;
+    let mut server = Server::reach(options, &request.cancel)?;
+    server.begin(request.run)?;
+    let instant = Timestamp::now();
+    let tablespaces = listing::tablespaces(data).map_err(Error::io("list the tablespaces of", data))?;
+    let layout = Layout { data, version: server.tablespace_version.clone(), part_pages: server.part_pages };
+    let excludes = listing::excludes(&layout, &tablespaces).map_err(Error::io("list", data))?;
+    let relations = listing::relations(&layout, &tablespaces).map_err(Error::io("list", data))?;
+    let (damage, unread) = (Damage::default(), Unread::default());
+    let bytes = relations.iter().map(listing::RelationFile::bytes).sum();
+
+    let mut members = vec![listing::live(data, &excludes)];
+    members.extend(tablespaces.iter().map(|tablespace| listing::live(&tablespace.location, &excludes)));
+    members.extend(server.outside.iter().map(|file| listing::live(file, &excludes)));
+    members.extend(relations.into_iter().map(|relation| relation.member(&layout, &damage, &unread)));
+    let later = |name: &&str| Member { path_in_snapshot: data.join(name), content: Content::Later };
+    members.extend(listing::LATER.iter().map(later));
+
+    let control = fs::metadata(data.join(control::PATH)).map_err(Error::io("look at", data))?;
+    let roots = tablespaces.iter().map(|tablespace| tablespace.location.clone()).chain([data.clone()]);
+    let owner = StreamMeta::of(&control);
+    let details = BTreeMap::from([
+        (detail::OWNER.to_owned(), format!("{}:{}", owner.uid, owner.gid)),
+        (detail::VERSION.to_owned(), server.version.to_string()),
+        (detail::TABLESPACES.to_owned(), json(&tablespaces)),
+        (detail::SETTINGS.to_owned(), json(&server.settings)),
+        (detail::CHECKSUMS.to_owned(), server.part_pages.is_some().to_string()),
+    ]);
+    let point = PointFacts {
+        kind: super::KIND.to_owned(),
+        engine: engine(),
+        instant,
+        facts: Facts::default(),
+        queries: options.facts.iter().cloned().collect(),
+        bytes: Some(bytes),
+        roots: roots.collect(),
+        identity: Some(identity(server.system)),
+        token: None,
+        log: None,
+        details,
+    };
+    let meta = StreamMeta { mode: 0o600, ..owner };
+    let options = options.clone();
+    let finish = Ending {
+        server,
+        options,
+        tablespaces,
+        damage,
+        unread,
+        meta,
+        cancel: request.cancel.clone(),
+        ended: None,
+    };
+    Ok(Capture { members, point, finish: Box::new(finish) })
+}
+
+/// A value as JSON text.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("it has only text keys")
+}
+
+/// The end of a backup; dropping it closes the connection, which aborts a backup that was not ended.
+struct Ending {
+    server: Server,
+    options: PostgresOptions,
+    tablespaces: Vec<Tablespace>,
+    damage: Damage,
+    unread: Unread,
+    /// What the files that only the end brings say of themselves.
+    meta: StreamMeta,
+    cancel: super::super::Cancel,
+    ended: Option<Ended>,
+}
+
+/// What is known when the backup has ended.
+struct Ended {
+    facts: Facts,
+    details: BTreeMap<String, String>,
+    instant: Timestamp,
+    log: Option<LogBase>,
+}
+
+impl Finish for Ending {
+    fn later(&mut self) -> Result<Vec<Member>> {
+        if self.unread.load(Ordering::Acquire) > 0 {
+            return Err(self.bad("was not read to its end".to_owned()));
+        }
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let data = self.options.data.clone();
+        let control = Control::read(&data).map_err(Error::io("read", &data.join(control::PATH)))?;
+        let before = self.measure()?;
+        let (stop, label_bytes, map) = self.server.end()?;
+        let instant = Timestamp::now();
+        let after = self.measure()?;
+        self.same_tablespaces()?;
+        let label_text = String::from_utf8_lossy(&label_bytes);
+        let label = Label::parse(&label_text).map_err(|why| self.bad(why))?;
+        let stop: Lsn = stop.parse().map_err(|why| self.bad(why))?;
+        if label.from_standby {
+            return Err(self.bad("the server became a standby while it was backed up".to_owned()));
+        }
+        let segments = Segments { timeline: label.timeline, bytes: self.server.segment_bytes };
+        let mut details = facts::details(&before, &after);
+        details.insert(detail::START.to_owned(), label.start.to_string());
+        details.insert(detail::STOP.to_owned(), stop.to_string());
+        details.insert(detail::TIMELINE.to_owned(), label.timeline.to_string());
+        let log = self.options.archive.then(|| LogBase {
+            lineage: super::wal::lineage(self.server.system, label.timeline),
+            needed_from: label.start.0 - label.start.0 % self.server.segment_bytes,
+            consistent_at: stop.0,
+        });
+
+        let mut members = vec![
+            self.written(Path::new(control::PATH), control.bytes),
+            self.written(Path::new("backup_label"), label_bytes.clone()),
+        ];
+        if !map.is_empty() {
+            members.push(self.written(Path::new("tablespace_map"), map));
+        }
+        for number in segments.between(label.start, stop) {
+            members.push(self.segment(segments, number)?);
+        }
+        if label.timeline > 1 {
+            members.extend(self.histories()?);
+        }
+        self.ended = Some(Ended { facts: after.facts, details, instant, log });
+        Ok(members)
+    }
+
+    fn finish(self: Box<Self>, _stored: Option<&Tally>) -> Result<Finished> {
+        if self.unread.load(Ordering::Acquire) > 0 || self.ended.is_none() {
+            return Err(self.bad("was not read to its end".to_owned()));
+        }
+        let Self { damage, ended, .. } = *self;
+        let Ended { facts, details, instant, log } =
+            ended.unwrap_or_else(|| unreachable!("it was just looked at"));
+        let problems = std::mem::take(&mut *damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        Ok(Finished { facts, details, problems, instant: Some(instant), bytes: None, log })
+    }
+}
+
+impl Ending {
+    fn bad(&self, why: String) -> Error {
+        Error::BadSource { path: self.options.data.clone(), why }
+    }
+
+    fn measure(&mut self) -> Result<Measured> {
+        facts::measure(&mut self.server.connection, &self.options.facts, self.options.query_timeout)
+    }
+
+    /// A tablespace that came meanwhile would be made by the replay at its own path, which may be in use; one that went
+    /// was read in part.
+    fn same_tablespaces(&self) -> Result<()> {
+        let data = &self.options.data;
+        let now = listing::tablespaces(data).map_err(Error::io("list the tablespaces of", data))?;
+        if now == self.tablespaces {
+            return Ok(());
+        }
+        Err(self.bad("a tablespace was made or dropped while it was backed up: back it up again".to_owned()))
+    }
+
+    /// A small file of the data directory that is known by now.
+    fn written(&self, path: &Path, bytes: Vec<u8>) -> Member {
+        let length = bytes.len() as u64;
+        self.stream(path, length, move || Ok(Cursor::new(bytes)))
+    }
+
+    /// A segment of the log, whole and of this cluster.
+    ///
+    /// That every record in it is right is more than its header shows; a proof replays it.
+    fn segment(&self, segments: Segments, number: u64) -> Result<Member> {
+        let name = segments.name(number);
+        let path = self.options.data.join("pg_wal").join(&name);
+        let bad = |why: String| {
+            let why = format!("the backup needs the segment {name} of the log, and {why}: back it up again");
+            self.bad(why)
+        };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(bad("it is missing".to_owned()));
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let length = file.metadata().map_err(Error::io("look at", &path))?.len();
+        if length != segments.bytes {
+            return Err(bad(format!("it has {length} bytes instead of {}", segments.bytes)));
+        }
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact(&mut header).map_err(Error::io("read", &path))?;
+        log::check_header(&header, segments, number, self.server.system).map_err(bad)?;
+        let rest = move || {
+            let begin = Cursor::new(header);
+            Ok(begin.chain(file))
+        };
+        Ok(self.stream(&Path::new("pg_wal").join(&name), length, rest))
+    }
+
+    /// The files that say which timeline comes from which.
+    fn histories(&self) -> Result<Vec<Member>> {
+        let directory = self.options.data.join("pg_wal");
+        let entries = fs::read_dir(&directory).map_err(Error::io("list", &directory))?;
+        let is_history = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "history");
+        let histories = entries.flatten().map(|entry| entry.path()).filter(is_history);
+        histories
+            .map(|path| {
+                let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+                let name = path.file_name().map_or_else(PathBuf::new, PathBuf::from);
+                Ok(self.written(&Path::new("pg_wal").join(name), bytes))
+            })
+            .collect()
+    }
+
+    fn stream<R: Read + Send + 'static>(
+        &self,
+        path: &Path,
+        length: u64,
+        open: impl FnOnce() -> io::Result<R> + Send + 'static,
+    ) -> Member {
+        let unread = Unread::clone(&self.unread);
+        // Counted from now on, not from when it is opened.
+        let whole = Whole::new(io::empty(), length, &unread);
+        let open: Open = Box::new(move || Ok(Box::new(whole.with(open()?)) as Box<dyn Read + Send>));
+        let content =
+            Content::Stream { meta: self.meta.clone(), size: Some(length), block_bytes: None, open };
+        Member { path_in_snapshot: self.options.data.join(path), content }
+    }
+}
