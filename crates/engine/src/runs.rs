@@ -94,9 +94,13 @@ impl Files {
         self.directory.join("orders")
     }
 
-    /// Makes the directory, for its owner's eyes only.
+    /// Makes the directory, for its owner's eyes only, with the state directory around it. What is above that is no
+    /// secret, and the servers of proofs, which run as other users, have to get through.
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
+        if let Some(above) = self.directory.ancestors().nth(3) {
+            std::fs::create_dir_all(above).map_err(Error::io("make", above))?;
+        }
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&self.directory).map_err(Error::io("make", &self.directory))
@@ -296,4 +300,23 @@ pub fn is_open(state: &State) -> bool {
             | RunStatus::Committed
             | RunStatus::Committing
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::Files;
+
+    #[test]
+    fn a_state_directory_is_its_owners_and_what_is_above_it_is_not() {
+        let base = tempfile::tempdir().unwrap();
+        let above = base.path().join("above");
+        let files = Files::of(&above.join("estate"), "20261121-000000-000-backup-0000");
+        files.make().unwrap();
+        let others = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o077;
+        assert_eq!(others(&above.join("estate")), 0);
+        assert_eq!(others(files.directory()), 0);
+        assert_ne!(others(&above), 0, "a server that proves as another user gets through");
+    }
 }

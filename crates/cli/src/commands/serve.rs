@@ -62,8 +62,8 @@ fn summary(one: &Shipped) -> String {
         1 => ", interrupted once".to_owned(),
         count => format!(", interrupted {count} times"),
     };
-    let bytes = units::bytes(one.bytes);
-    format!("{}: {until}; {} pieces, {bytes}{interruptions}", one.component, one.pieces)
+    let (pieces, bytes) = (units::counted(one.pieces, "piece", "pieces"), units::bytes(one.bytes));
+    format!("{}: {until}; {pieces}, {bytes}{interruptions}", one.component)
 }
 
 /// A line for what a person wants to know; `--verbose` adds every piece.
