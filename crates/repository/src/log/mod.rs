@@ -68,7 +68,7 @@ use crate::{Repository, sidecar};
 
 /// Compression level of segments: logs are many and are to be durable soon.
 ///
-/// Measured on WAL of pgbench: level 1 takes a third less time than level 3, for a tenth more bytes.
+/// The fastest of those that look for matches: a log is read back seldom, and a commit is not safe before it is archived.
 const LEVEL: i32 = 1;
 
 /// The archive of one component's logs.

@@ -23,7 +23,7 @@ use super::{Fsync, INCOMPLETE_SUFFIX};
 /// Files that are kept open between two of their pieces; the usual limit of open files is 1024.
 const OPEN_FILES_MAX: usize = 128;
 /// Bytes that are written at a time. For longer writes the kernel (Linux 6.18, ext4) looks for long runs of free pages, and
-/// where memory is in use the search cost up to four times what the copying did.
+/// where memory is in use that search can cost more than the copying.
 const WRITE_BYTES: usize = 64 << 10;
 /// Zeros are left out of a sparse file in aligned blocks of this size.
 const HOLE_BYTES: u64 = 16 << 10;
