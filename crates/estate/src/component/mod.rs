@@ -13,6 +13,7 @@
 //! be replaced at all; [`Log::replay`] brings it to a later instant; [`Component::prove`] looks only at `beside` and compares it with what was recorded;
 //! [`crate::swap`] puts it in its place. What could not be evaluated is *not proven*, never passed.
 
+mod address;
 mod capture;
 pub mod command;
 mod env_files;

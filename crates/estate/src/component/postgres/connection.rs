@@ -7,7 +7,6 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,21 +18,13 @@ use postgres_protocol::message::backend::{ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
 use super::super::Cancel;
+pub(super) use super::super::address::Address;
 
 /// How often a silent server's reader looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a server on this machine may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_BYTES: usize = 64 << 10;
-
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
-    /// The socket file, such as `/run/postgresql/.s.PGSQL.5432`.
-    Socket(PathBuf),
-    /// A host and a port.
-    Tcp(String, u16),
-}
 
 /// Who connects, to which database.
 #[derive(Clone)]
@@ -92,15 +83,6 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(path) => path.display().fmt(f),
-            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
 impl Address {
     /// Reaches the server as the user `uid`: with `peer` authentication the server believes the kernel's word
     /// for it.
@@ -120,13 +102,6 @@ impl Address {
                 stream.set_nodelay(true)?;
                 Ok(Socket::Tcp(stream))
             }
-        }
-    }
-
-    fn is_here(&self) -> bool {
-        match self {
-            Self::Socket(_) => true,
-            Self::Tcp(host, _) => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
         }
     }
 }

@@ -6,13 +6,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use place::Place;
 
 use super::super::Cancel;
+pub(super) use super::super::address::Address;
 
 /// How often a silent server's reader looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -27,15 +27,6 @@ const TEXT_BYTES_MAX: usize = 64 << 20;
 const LIST_MAX: usize = 1 << 20;
 /// How deep lists may be in lists.
 const DEPTH_MAX: u32 = 8;
-
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
-    /// The socket file.
-    Socket(PathBuf),
-    /// A host and a port.
-    Tcp(String, u16),
-}
 
 /// Who connects.
 #[derive(Clone, Default)]
@@ -86,25 +77,6 @@ pub(super) struct Connection {
     /// How much of the buffer is used up.
     at: usize,
     cancel: Cancel,
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(path) => path.display().fmt(f),
-            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-impl Address {
-    /// Tells whether a server there runs on this machine.
-    pub(super) fn is_here(&self) -> bool {
-        match self {
-            Self::Socket(_) => true,
-            Self::Tcp(host, _) => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
-        }
-    }
 }
 
 /// What to do about what a server said, behind its words.
