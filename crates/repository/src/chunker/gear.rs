@@ -1,8 +1,10 @@
-//! Gear: one shift and one addition per byte, cut where chosen bits are zero (FastCDC 2020).
+//! Gear: one shift and one addition per byte, cut where the sum is below a bound.
 //!
 //! The table of random numbers comes from a key of the repository: cuts say nothing about content to whoever does
-//! not have the key, and all hosts of a repository cut alike. Chunks gather around 1 MiB because the
-//! condition is sharper before that length and weaker after it (normalised chunking, level 2).
+//! not have the key, and all hosts of a repository cut alike. No chunk is shorter than 896 KiB, where the search for
+//! a cut begins; on average it ends 384 KiB later. A longer search would find old cuts sooner behind large insertions,
+//! a shorter one would cost less. FastCDC's two conditions (normalised chunking) at the same average length search
+//! twice as long and find old cuts later.
 //!
 //! Runs of at least 512 KiB of zeros are cut into blobs of exactly 512 KiB, which restic's restore knows by id and
 //! turns into holes; a chunk ends where such a run begins, even when that makes it shorter than the minimum.
@@ -13,26 +15,12 @@ use super::{KIB, MIB, ZERO_RUN_BYTES, cut_at_end};
 
 /// A shift per byte moves a byte out of 64 bits after this many.
 const WINDOW_BYTES: usize = 64;
-/// Expected length of a chunk, where the condition changes.
-const NORMAL_BYTES: usize = MIB;
+/// Expected length of the search for a cut.
+const SEARCH_BYTES: u64 = 384 * KIB as u64;
+/// Sums below this are cuts. The upper bits of a sum, which decide, depend on most of the window.
+const CUT_BELOW: u64 = u64::MAX / SEARCH_BYTES;
 
-// 20 bits make one cut in 1 MiB; level 2 takes two more before that and two fewer after it. The bits lie in the
-// upper half, where a bit depends on most of the window, and apart, which makes it depend on more of it. The weak
-// mask is part of the sharp one.
-const SHARP_MASK: u64 = spread_mask(22);
-const WEAK_MASK: u64 = spread_mask(18);
-
-const fn spread_mask(bits: u32) -> u64 {
-    let mut mask = 0;
-    let mut bit = 0;
-    while bit < bits {
-        mask |= 1 << (63 - 2 * bit);
-        bit += 1;
-    }
-    mask
-}
-
-/// Cuts where a keyed gear hash says so.
+/// Cuts where a keyed gear sum says so.
 #[derive(Debug, Clone)]
 pub struct Gear {
     table: [u64; 256],
@@ -40,7 +28,7 @@ pub struct Gear {
 
 impl Gear {
     /// Least length of a chunk that does not end its file or precede a run of zeros.
-    pub const MIN_BYTES: usize = 512 * KIB;
+    pub const MIN_BYTES: usize = 896 * KIB;
     /// Greatest length of a chunk.
     pub const MAX_BYTES: usize = 8 * MIB;
 
@@ -57,9 +45,9 @@ impl Gear {
                 *entry = bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
             }
         }
-        // The hash of 64 zeros is the negated entry of zero. Were it a cut, runs of zeros would be cut at the
-        // minimum wherever they begin; the top bit is in both masks.
-        if table[0].wrapping_neg() & WEAK_MASK == 0 {
+        // The sum of 64 zeros is the negated entry of zero. Were it a cut, runs of zeros would be cut at the
+        // minimum wherever they begin.
+        if table[0].wrapping_neg() < CUT_BELOW {
             table[0] ^= 1 << 63;
         }
         Self { table }
@@ -77,29 +65,47 @@ impl Gear {
 
     fn find(&self, data: &[u8]) -> Option<usize> {
         let window = data.get(Self::MIN_BYTES - WINDOW_BYTES..Self::MIN_BYTES)?;
-        let mut hash = window.iter().fold(0_u64, |hash, byte| self.step(hash, *byte));
-        let normal = data.len().min(NORMAL_BYTES);
-        self.scan(&mut hash, &data[Self::MIN_BYTES..normal], SHARP_MASK)
-            .map(|at| Self::MIN_BYTES + at)
-            .or_else(|| self.scan(&mut hash, &data[normal..], WEAK_MASK).map(|at| normal + at))
+        let sum = window.iter().fold(0, |sum, byte| self.step(sum, *byte));
+        self.scan(sum, &data[Self::MIN_BYTES..]).map(|at| Self::MIN_BYTES + at)
     }
 
     /// Gives the length up to the first cut.
-    fn scan(&self, hash: &mut u64, data: &[u8], mask: u64) -> Option<usize> {
-        let mut value = *hash;
-        for (at, byte) in data.iter().enumerate() {
-            value = self.step(value, *byte);
-            if value & mask == 0 {
-                return Some(at + 1);
+    fn scan(&self, mut sum: u64, data: &[u8]) -> Option<usize> {
+        // Four bytes at a time: only the last of four sums has to wait for the one before.
+        let (groups, rest) = data.as_chunks::<4>();
+        for (number, group) in groups.iter().enumerate() {
+            let [one, two, three, four] = self.sums_of(group);
+            let sums = [
+                (sum << 1).wrapping_add(one),
+                (sum << 2).wrapping_add(two),
+                (sum << 3).wrapping_add(three),
+                (sum << 4).wrapping_add(four),
+            ];
+            if sums.iter().fold(false, |cut, sum| cut | (*sum < CUT_BELOW)) {
+                return sums.iter().position(|sum| *sum < CUT_BELOW).map(|at| number * 4 + at + 1);
             }
+            sum = sums[3];
         }
-        *hash = value;
-        None
+        let searched = data.len() - rest.len();
+        let at = rest.iter().position(|byte| {
+            sum = self.step(sum, *byte);
+            sum < CUT_BELOW
+        })?;
+        Some(searched + at + 1)
+    }
+
+    /// The sums of the first one, two, three and four bytes, had nothing been before.
+    #[inline(always)]
+    fn sums_of(&self, group: &[u8; 4]) -> [u64; 4] {
+        let one = self.table[usize::from(group[0])];
+        let two = self.step(one, group[1]);
+        let three = self.step(two, group[2]);
+        [one, two, three, self.step(three, group[3])]
     }
 
     #[inline(always)]
-    fn step(&self, hash: u64, byte: u8) -> u64 {
-        (hash << 1).wrapping_add(self.table[usize::from(byte)])
+    fn step(&self, sum: u64, byte: u8) -> u64 {
+        (sum << 1).wrapping_add(self.table[usize::from(byte)])
     }
 }
 
