@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use estate::component::{
-    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, PointFacts, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Origin, PointFacts, Tally,
 };
 use estate::floor::{Plausibility, Tolerance, judge};
 use repository::backup::{
@@ -52,7 +52,7 @@ pub(crate) fn component(
         let _left = std::fs::remove_dir_all(&scratch);
         taken
     })??;
-    let Taken { mut point, report, remarks, unchanged } = taken;
+    let Taken { mut point, report, remarks, notes, unchanged } = taken;
     if let (Some(base), false) = (&point.log, backup.rehearsal) {
         log::until_archived(&performer.repository, &backup.component, base, cancel)?;
     }
@@ -105,16 +105,23 @@ pub(crate) fn component(
             backup.component,
         )));
     }
-    Ok(performed(&record, &report, &remarks, unchanged))
+    Ok(performed(&record, &report, &remarks, &notes, unchanged))
 }
 
-fn performed(record: &Point, report: &BackupReport, remarks: &[String], unchanged: bool) -> Performed {
+fn performed(
+    record: &Point,
+    report: &BackupReport,
+    remarks: &[String],
+    notes: &[String],
+    unchanged: bool,
+) -> Performed {
     let facts: Vec<String> =
         record.recorded.facts.declared.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let bytes = record.recorded.bytes;
     let what = if unchanged { "unchanged, " } else { "" };
     let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
-    let summary = format!("{what}snapshot {}{facts}", record.short());
+    let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+    let summary = format!("{what}snapshot {}{facts}{notes}", record.short());
     let proven = match remarks {
         [] => Proven::Shown(summary.clone()),
         remarks => Proven::Not(remarks.join("; ")),
@@ -141,6 +148,7 @@ struct Taken {
     point: PointFacts,
     report: BackupReport,
     remarks: Vec<String>,
+    notes: Vec<String>,
     unchanged: bool,
 }
 
@@ -192,11 +200,10 @@ fn store(
     });
     let options = BackupOptions {
         selection: selection(&excludes.unwrap_or_default())?,
-        // What is written to while it is read is not taken for unchanged by its times: they are too coarse for it.
-        parent: match previous {
-            Some(point) if live.roots.is_empty() => Parent::Snapshot(point.snapshot),
-            _ => Parent::None,
-        },
+        parent: previous.map_or(Parent::None, |point| Parent::Snapshot(point.snapshot)),
+        // What is written to while it is read is not taken for unchanged by its times: they are too coarse for it. Streams
+        // know by themselves when they are not.
+        is_live: !live.roots.is_empty(),
         tags: vec![format!("component:{}", backup.component), format!("run:{run}")],
         program_version: performer.site.program.clone(),
         dry_run: backup.rehearsal,
@@ -264,7 +271,7 @@ fn store(
     remarks.extend(
         finished.problems.iter().map(|problem| format!("{}: {}", problem.path.display(), problem.what)),
     );
-    Ok(Taken { point, report, remarks, unchanged })
+    Ok(Taken { point, report, remarks, notes: finished.notes, unchanged })
 }
 
 /// What of a capture is not as files that nobody writes to.
@@ -304,7 +311,7 @@ fn member<'a>(member: estate::component::Member) -> Member<'a> {
         Content::Host { path, .. } => MemberContent::Host(path),
         Content::AsBefore => MemberContent::AsBefore,
         Content::Later => MemberContent::Later,
-        Content::Stream { meta, size, block_bytes, open } => MemberContent::Stream {
+        Content::Stream { meta, size, block_bytes, open, origin } => MemberContent::Stream {
             attributes: StreamAttributes {
                 mode: meta.mode,
                 uid: meta.uid,
@@ -314,6 +321,15 @@ fn member<'a>(member: estate::component::Member) -> Member<'a> {
             block_bytes,
             open: Box::new(move || open().map(|reader| reader as Box<dyn std::io::Read + Send + 'a>)),
             size,
+            origin: origin.map(|Origin { device, inode, size, ctime, as_before }| {
+                repository::backup::Origin {
+                    device,
+                    inode,
+                    size,
+                    ctime: ctime.into(),
+                    as_before: as_before.map(|told| told as Box<dyn FnOnce() + Send + 'a>),
+                }
+            }),
         },
     };
     Member { path: member.path_in_snapshot, content }

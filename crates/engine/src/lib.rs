@@ -33,6 +33,7 @@ mod drivers;
 mod error;
 pub mod execute;
 pub mod first_plan;
+pub mod goal;
 pub mod handbook;
 pub mod log;
 pub mod logs;

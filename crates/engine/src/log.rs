@@ -358,6 +358,6 @@ pub(crate) fn piece((lineage, content): (String, repository::log::Content)) -> L
     }
 }
 
-fn instant(ms: u64) -> Option<Timestamp> {
+pub(crate) fn instant(ms: u64) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }

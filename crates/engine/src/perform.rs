@@ -218,10 +218,12 @@ impl<'a> Performer<'a> {
         let is_large = restored.recorded.bytes.is_none_or(|bytes| bytes >= LARGE_BYTES);
         let alone = is_large.then(|| self.fetching.lock().expect("nobody panics while fetching"));
         let fetched = self.place.within(|| {
-            let (mut bytes, mut files, mut problems) = (0, 0, Vec::new());
+            let (mut bytes, mut taken, mut files, mut problems) = (0, 0, 0, Vec::new());
             for part in &restored.parts {
-                // What an attempt before this one left there is brought up to date instead of fetched again.
-                let options = RestoreOptions { fsync, delete: true, ..RestoreOptions::default() };
+                // What an attempt before this one left there is brought up to date instead of fetched again. What is there
+                // still is only read: whatever of it is right need not come from the repository.
+                let seed = part.target.exists().then(|| part.target.clone());
+                let options = RestoreOptions { fsync, delete: true, seed, ..RestoreOptions::default() };
                 let report = restore_to(
                     &self.repository,
                     &index,
@@ -231,6 +233,7 @@ impl<'a> Performer<'a> {
                     context,
                 )?;
                 bytes += report.bytes_written;
+                taken += report.bytes_taken;
                 files += report.files_restored;
                 problems.extend(
                     report
@@ -239,11 +242,12 @@ impl<'a> Performer<'a> {
                         .map(|problem| format!("{}: {}", problem.path.display(), problem.error)),
                 );
             }
-            Ok::<_, Error>((bytes, files, problems))
+            Ok::<_, Error>((bytes, taken, files, problems))
         });
         drop(alone);
         let released = lock.release();
-        let (bytes, files, problems) = fetched.map_err(|error| failure(error.into()))?.map_err(failure)?;
+        let (bytes, taken, files, problems) =
+            fetched.map_err(|error| failure(error.into()))?.map_err(failure)?;
         released.map_err(|error| failure(error.into()))?;
         if !problems.is_empty() {
             return Err(Failure::failed(format!(
@@ -260,7 +264,7 @@ impl<'a> Performer<'a> {
             "{} from snapshot {snapshot} of {instant}",
             counted(files, "file", "files")
         ))
-        .with_output(json!({ "bytes": bytes, "files": files })))
+        .with_output(json!({ "bytes": bytes, "bytes_taken_from_the_old": taken, "files": files })))
     }
 
     fn replay(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {

@@ -13,6 +13,7 @@ use runbook::{
 
 use crate::drivers::Drivers;
 use crate::execute::{Conduct, Finished, What, execute};
+use crate::goal::{self, Goal};
 use crate::perform::Performer;
 use crate::point::Catalogue;
 use crate::resolve::{self, Chosen, Context, Mode, Numbers, Resolution, Wanted};
@@ -100,20 +101,16 @@ pub fn preview(site: &Site, scenario: &str, mode: Mode, options: &RecoverOptions
 }
 
 /// Resolves the restore of one component; `to` is a directory to put it in instead of its own place.
-pub fn preview_restore(
-    site: &Site,
-    component: &str,
-    at: Option<Timestamp>,
-    to: Option<&Path>,
-) -> Result<Preview> {
+pub fn preview_restore(site: &Site, component: &str, goal: &Goal, to: Option<&Path>) -> Result<Preview> {
+    let at = goal.instant();
     site.plan.component(component)?;
     let now = site.now();
     let id = new_id(Kind::Restore, now);
     let catalogue = site.catalogue()?;
     refuse_future(at, now, &catalogue)?;
-    let choice = log::choose(&site.repository, &catalogue, component, at)?;
     let drivers = Drivers::of(site, &Place::host())?;
     let driver = drivers.component(component)?;
+    let choice = goal::choose(&site.repository, &catalogue, component, driver, goal)?;
     let mut parts = driver.parts(&id, &choice.point.recorded);
     if let Some(directory) = to {
         parts = parts.iter().map(|part| part.moved_to(directory)).collect();

@@ -125,6 +125,9 @@ impl Args {
 pub fn parse_wished(text: &str) -> Result<Wished, String> {
     match text {
         "common" => Ok(Wished::Common),
+        text if text == "immediate" || text.starts_with("lsn:") || text.starts_with("name:") => Err(format!(
+            "{text:?} is a place in one component's log: `lifeboat restore COMPONENT --at {text}` goes there"
+        )),
         text => parse_instant(text).map(Wished::At),
     }
 }

@@ -212,6 +212,35 @@ fn a_cluster_is_backed_up_proven_lost_and_restored() {
 }
 
 #[test]
+fn a_second_backup_reads_what_changed_and_a_restore_takes_what_is_still_right() {
+    let cluster = Cluster::new();
+    let place = shop(&cluster);
+    cluster.sql("create table still(n int); insert into still select generate_series(1, 100000); checkpoint");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let told = place.succeeds(&["backup"]);
+    assert!(!told.contains("were not read"), "{told}");
+    cluster.sql("insert into orders select generate_series(1001, 1500)");
+    let told = place.succeeds(&["backup"]);
+    assert!(told.contains("orders 1500") && told.contains("were not read"), "{told}");
+
+    // Lost but for its files, in one of which something is damaged.
+    let file = cluster.data().join(cluster.sql("select pg_relation_filepath('still')"));
+    cluster.stop("immediate");
+    let victim = fs::File::options().write(true).open(file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&victim, b"nonsense", 8192 * 5 + 100).unwrap();
+    let told = place.succeeds(&["restore", "orders", "--yes", "--json"]);
+    let taken = told.split("\"bytes_taken_from_the_old\":").nth(1).expect(&told);
+    let taken: u64 =
+        taken.split(|c: char| !c.is_ascii_digit()).find(|n| !n.is_empty()).unwrap().parse().unwrap();
+    assert!(taken > 3_000_000, "{told}");
+    cluster.start();
+    assert_eq!(
+        cluster.sql("select count(*), (select sum(n::bigint) from still) from orders"),
+        "1500|5000050000"
+    );
+}
+
+#[test]
 fn a_check_asks_the_server_of_a_component() {
     let cluster = Cluster::new();
     let place = shop(&cluster);

@@ -138,16 +138,20 @@ impl Shop {
 
     /// Restores beside and gives what the restored server says to a question.
     fn restored(&self, at: Option<Timestamp>, question: &str) -> Result<String, String> {
+        self.restored_to(at.map(|at| at.to_string()).as_deref(), question)
+    }
+
+    fn restored_to(&self, at: Option<&str>, question: &str) -> Result<String, String> {
         let to = self.directory.join("look");
         if to.exists() {
             fs::remove_dir_all(&to).unwrap();
         }
         fs::create_dir(&to).unwrap();
         self.cluster.give(&to);
-        let (instant, to_text) = (at.map(|at| at.to_string()), to.display().to_string());
+        let to_text = to.display().to_string();
         let mut arguments = vec!["restore", "orders", "--to", &to_text, "--yes"];
-        if let Some(instant) = &instant {
-            arguments.extend(["--at", instant]);
+        if let Some(at) = at {
+            arguments.extend(["--at", at]);
         }
         let (code, text) = self.run(&arguments);
         // An ordinary target that is reached has no facts of its own to be compared with.
@@ -302,6 +306,100 @@ fn a_restore_reaches_the_latest_and_an_instant() {
     let count = "select count(*), max(n) from orders";
     assert_eq!(shop.restored(None, count).unwrap(), "4|4");
     assert_eq!(shop.restored(Some(second), count).unwrap(), "2|2");
+}
+
+#[test]
+fn a_restore_reaches_a_position_a_name_and_the_point_itself() {
+    let shop = Shop::new();
+    shop.insert(1);
+    shop.succeeds(&["backup"]);
+    shop.insert(2);
+    let start = shop.cluster.sql("select pg_create_restore_point('before upgrade')");
+    let behind = shop.cluster.sql("select pg_current_wal_insert_lsn()");
+    shop.insert(3);
+    shop.switch();
+    shop.insert(4);
+    shop.switch();
+    let count = "select count(*), max(n) from orders";
+    let reached = |at: &str| shop.restored_to(Some(at), count);
+    assert_eq!(reached("immediate").unwrap(), "1|1");
+    assert_eq!(reached("name:before upgrade").unwrap(), "2|2");
+    assert_eq!(reached(&format!("lsn:{behind}")).unwrap(), "2|2");
+    assert_eq!(reached(&format!("lsn:{}", start.to_lowercase())).unwrap(), "2|2");
+
+    for (at, told) in [
+        ("lsn:FF/0", "cannot be brought to the position FF/0"),
+        ("lsn:0/28", "cannot be brought to the position 0/28"),
+        ("lsn:zebra", "no position in the log"),
+        ("name:after upgrade", "has no \"after upgrade\""),
+    ] {
+        let why = reached(at).unwrap_err();
+        assert!(why.contains(told) && why.starts_with("exit code 3"), "{at}: {why}");
+    }
+    // What is not archived yet is not promised.
+    shop.cluster.sql("select pg_create_restore_point('just now')");
+    assert!(reached("name:just now").unwrap_err().contains("has no"));
+    shop.cluster.sql("select pg_create_restore_point('before upgrade')");
+    shop.switch();
+    assert!(reached("name:before upgrade").unwrap_err().contains("more than once"));
+    let (code, text) = shop.run(&["recover", "anything", "--at", "lsn:0/28"]);
+    assert!(code != 0 && text.contains("lifeboat restore COMPONENT --at lsn:0/28"), "{text}");
+}
+
+#[test]
+fn a_log_with_a_tablespace_made_after_the_backup_is_replayed_up_to_there() {
+    let shop = Shop::new();
+    let space = shop.cluster.home.path().join("space");
+    fs::create_dir(&space).unwrap();
+    shop.cluster.give(&space);
+    shop.succeeds(&["backup"]);
+    let one = shop.insert(1);
+    std::thread::sleep(Duration::from_millis(20));
+    let two = shop.insert(2);
+    std::thread::sleep(Duration::from_millis(20));
+    shop.cluster.sql(&format!("create tablespace space location '{}'", space.display()));
+    shop.cluster.sql("create table far(n int) tablespace space; insert into far values (7)");
+    let files = || fs::read_dir(&space).unwrap().count();
+    shop.switch();
+    let before = files();
+    let count = "select count(*) from orders";
+    let why = shop.restored(None, count).unwrap_err();
+    assert!(why.contains("a tablespace is made or dropped in the log"), "{why}");
+    assert_eq!(shop.restored(Some(one), count).unwrap(), "1");
+    // The tablespace is made before the transaction that made it is known to be later.
+    let why = shop.restored(Some(two), count).unwrap_err();
+    assert!(why.contains("a tablespace is made or dropped in the log"), "{why}");
+    assert_eq!(files(), before, "the live tablespace was not touched");
+    assert_eq!(shop.cluster.sql("select n from far"), "7");
+    shop.succeeds(&["backup"]);
+    shop.insert(3);
+    shop.switch();
+    assert_eq!(shop.restored(None, count).unwrap(), "3");
+}
+
+#[test]
+fn after_a_fork_the_latest_is_the_new_timelines_and_the_old_one_stays_reachable() {
+    let shop = Shop::new();
+    shop.insert(1);
+    shop.succeeds(&["backup"]);
+    let second = shop.insert(2);
+    std::thread::sleep(Duration::from_millis(20));
+    shop.insert(3);
+    shop.cluster.sql("select pg_create_restore_point('old end')");
+    shop.switch();
+    shop.cluster.stop("fast");
+    shop.succeeds(&["restore", "orders", "--yes", "--at", &second.to_string()]);
+    shop.cluster.start();
+    let rows = "select string_agg(n::text, ',' order by n) from orders";
+    assert_eq!(shop.cluster.sql(rows), "1,2");
+    shop.insert(40);
+    shop.switch();
+    assert_eq!(shop.restored(None, rows).unwrap(), "1,2,40");
+    assert_eq!(shop.restored_to(Some("name:old end"), rows).unwrap(), "1,2,3");
+    shop.succeeds(&["backup"]);
+    shop.insert(41);
+    shop.switch();
+    assert_eq!(shop.restored(None, rows).unwrap(), "1,2,40,41");
 }
 
 #[test]

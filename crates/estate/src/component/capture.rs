@@ -111,12 +111,29 @@ pub enum Content {
         block_bytes: Option<u32>,
         /// Begins the reading.
         open: Open,
+        /// The file that is read, where it may be taken as the snapshot of `previous` has it without being read.
+        origin: Option<Origin>,
     },
     /// As the snapshot of `previous` has it at this path.
     AsBefore,
     /// What is known only when all other members have been read: what [`Finish::later`] gives at this path or below
     /// it, or nothing.
     Later,
+}
+
+/// A file that a stream gives as it is, as it was found before the stream is opened.
+pub struct Origin {
+    /// The device that holds it.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Its length.
+    pub size: u64,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Called instead of opening the stream when the snapshot of `previous` has this very file; `None` to have it read in
+    /// any case.
+    pub as_before: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl fmt::Debug for Content {
@@ -156,14 +173,22 @@ pub struct StreamMeta {
 impl StreamMeta {
     /// The owner, mode and time of change of a file, for the one that it is restored to.
     pub(crate) fn of(found: &fs::Metadata) -> Self {
-        let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-        Self {
-            mode: found.mode() & 0o7777,
-            uid: found.uid(),
-            gid: found.gid(),
-            mtime: Timestamp::from_nanosecond(nanoseconds).unwrap_or_default(),
-        }
+        let mtime = instant(found.mtime(), found.mtime_nsec());
+        Self { mode: found.mode() & 0o7777, uid: found.uid(), gid: found.gid(), mtime }
     }
+}
+
+impl Origin {
+    /// What the file system says of a file.
+    pub(crate) fn of(found: &fs::Metadata, as_before: Option<Box<dyn FnOnce() + Send>>) -> Self {
+        let ctime = instant(found.ctime(), found.ctime_nsec());
+        Self { device: found.dev(), inode: found.ino(), size: found.len(), ctime, as_before }
+    }
+}
+
+fn instant(seconds: i64, nanoseconds: i64) -> Timestamp {
+    let nanoseconds = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    Timestamp::from_nanosecond(nanoseconds).unwrap_or_default()
 }
 
 /// The end of a capture.
@@ -199,6 +224,8 @@ pub struct Finished {
     pub log: Option<LogBase>,
     /// What is not as it should be, though the capture counts.
     pub problems: Vec<Problem>,
+    /// What else is worth telling about the capture.
+    pub notes: Vec<String>,
 }
 
 #[cfg(test)]

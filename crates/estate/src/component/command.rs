@@ -173,7 +173,7 @@ impl Component for Dump {
             details: [].into(),
             log: None,
         };
-        let content = Content::Stream { meta, size: None, block_bytes: None, open };
+        let content = Content::Stream { meta, size: None, block_bytes: None, open, origin: None };
         let members = vec![Member { path_in_snapshot: self.in_snapshot(), content }];
         let cancel = request.cancel.clone();
         let finish = Box::new(Ending { outcome, dump: self.clone(), before, cancel });

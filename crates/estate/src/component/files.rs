@@ -236,7 +236,10 @@ fn names_member(path_in_snapshot: PathBuf, names: &[String], found: &Metadata) -
         StreamMeta { mode: found.mode() & 0o777, uid: found.uid(), gid: found.gid(), mtime: time_of(found) };
     let size = Some(text.len() as u64);
     let open: Open = Box::new(move || Ok(Box::new(Cursor::new(text)) as Box<dyn Read + Send>));
-    Member { path_in_snapshot, content: Content::Stream { meta, size, block_bytes: None, open } }
+    Member {
+        path_in_snapshot,
+        content: Content::Stream { meta, size, block_bytes: None, open, origin: None },
+    }
 }
 
 fn time_of(found: &Metadata) -> Timestamp {

@@ -83,6 +83,23 @@ pub trait Log {
     /// engine itself calls that; what was reached is never passed off as what was asked for.
     fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed>;
 
+    /// Reads a position of the log as its engine writes it; `None` where it is none, or people know no positions.
+    fn position(&self, _text: &str) -> Option<u64> {
+        None
+    }
+
+    /// Finds the positions behind the marks of this name that people wrote into the log, in pieces that follow each
+    /// other; `None` where nobody can do that.
+    ///
+    /// Fails when the pieces cannot be read through to their end.
+    fn marks(
+        &self,
+        _name: &str,
+        _pieces: &mut dyn Iterator<Item = io::Result<LogPiece>>,
+    ) -> Result<Option<Vec<u64>>> {
+        Ok(None)
+    }
+
     /// Begins to follow the log at its live source, behind `last`, the last piece that is archived, if it can be proven
     /// that nothing is missing there; [`Follow::began`] says whether it was.
     ///

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 pub use capture::{
-    Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, PointFacts, Problem,
+    Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, Origin, PointFacts, Problem,
     StreamMeta,
 };
 pub use follow::Follow;

@@ -56,6 +56,11 @@ pub(in crate::component) fn expect(unread: &Unread) -> Unread {
     Arc::clone(unread)
 }
 
+/// Takes back what [`expect`] counted: the content is had from elsewhere.
+pub(in crate::component) fn taken(unread: &Unread) {
+    unread.fetch_sub(1, Ordering::AcqRel);
+}
+
 impl<R: Read> Read for Ended<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;

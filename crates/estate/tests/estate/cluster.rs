@@ -128,6 +128,35 @@ impl Cluster {
         self.start();
     }
 
+    /// Makes and starts a standby of this cluster in a directory, which streams its log.
+    pub fn standby(&self, root: &Path) -> Self {
+        let standby = Self::at(root);
+        run(program("pg_basebackup")
+            .args(["-U", "postgres", "-R", "-c", "fast", "-X", "stream", "-h"])
+            .arg(self.root.join("run"))
+            .arg("-D")
+            .arg(standby.data()));
+        standby.set_up();
+        standby
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        assert!(self.pg_ctl(&["promote", "-w"]).status.success());
+    }
+
+    /// Waits until this standby has replayed all that another one has written.
+    pub fn catch_up(&self, primary: &Self) {
+        let position = primary.sql("select pg_current_wal_lsn()");
+        for _ in 0..1000 {
+            if self.sql(&format!("select pg_last_wal_replay_lsn() >= '{position}'")) == "t" {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("the standby does not come to {position}");
+    }
+
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
     }

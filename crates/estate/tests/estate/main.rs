@@ -9,6 +9,8 @@ mod command;
 mod conformance;
 mod files;
 mod postgres;
+mod postgres_again;
+mod postgres_standby;
 mod postgres_wal;
 mod redis;
 mod redis_faults;

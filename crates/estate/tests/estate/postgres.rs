@@ -479,16 +479,3 @@ fn settings_of_the_source_do_not_reach_the_proof() {
         fs::read_dir(&parts[0].beside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name == "lifeboat-proof" || name == "postmaster.pid"), "{names:?}");
 }
-
-#[test]
-fn a_standby_is_refused() {
-    let home = directory();
-    let server = sample(home.path());
-    let cluster = &server.0;
-    cluster.stop();
-    fs::write(cluster.data().join("standby.signal"), "").unwrap();
-    crate::cluster::give(&cluster.data().join("standby.signal"));
-    cluster.start();
-    let failed = back_up(&cluster.component(AGENTS), None).err().unwrap().to_string();
-    assert!(failed.contains("standby") && failed.contains("not yet supported"), "{failed}");
-}

@@ -219,6 +219,8 @@ fn what_cannot_be_evaluated_is_not_proven() {
         point: stored.point.clone(),
         unchanged: false,
         problems: Vec::new(),
+        notes: Vec::new(),
+        origins: [].into(),
     };
     crate::support::copy(stored.directory.path(), forgotten.directory.path());
     forgotten.point.queries.clear();

@@ -1,6 +1,7 @@
 //! What the tests share: a stand-in for the repository that keeps members in a directory, and SQLite from
 //! outside.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,8 +10,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use estate::component::{
-    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Member, Part, PointFacts, Problem,
-    Proof, Tally,
+    Cancel, Capture, CaptureRequest, Component, Content, Entry, EntryKind, Member, Origin, Part, PointFacts,
+    Problem, Proof, Tally,
 };
 use estate::{Error, Result};
 
@@ -23,6 +24,9 @@ pub struct Stored {
     pub point: PointFacts,
     pub unchanged: bool,
     pub problems: Vec<Problem>,
+    pub notes: Vec<String>,
+    /// The files that streams gave as they were, as a repository keeps them: inode, length and time of change.
+    pub origins: BTreeMap<PathBuf, (u64, u64, jiff::Timestamp)>,
 }
 
 /// Captures and stores everything, as the engine does: read all members, count what is stored, finish.
@@ -51,27 +55,34 @@ pub fn store_with(
     before_the_end: impl FnOnce(),
 ) -> Result<Stored> {
     let directory = tempfile::tempdir().unwrap();
+    let mut origins = BTreeMap::new();
     let unchanged = capture.is_unchanged();
     let Capture { members, mut point, mut finish } = capture;
     // Directories first: other members may stand in the place of what they hold.
     let (directories, files): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| matches!(member.content, Content::Host { .. }));
     for member in directories.into_iter().chain(files) {
-        take(directory.path(), member, previous)?;
+        take(directory.path(), member, previous, &mut origins)?;
     }
     before_the_end();
     for member in finish.later()? {
-        take(directory.path(), member, previous)?;
+        take(directory.path(), member, previous, &mut origins)?;
     }
     let tally = tally(directory.path(), &point.roots);
     let finished = finish.finish(Some(&tally))?;
     point.complete(&finished);
     // It must survive the way through a snapshot's record.
     let point = serde_json::from_str(&serde_json::to_string(&point).unwrap()).unwrap();
-    Ok(Stored { directory, point, unchanged, problems: finished.problems })
+    let estate::component::Finished { problems, notes, .. } = finished;
+    Ok(Stored { directory, point, unchanged, problems, notes, origins })
 }
 
-fn take(directory: &Path, member: Member, previous: Option<&Stored>) -> Result<()> {
+fn take(
+    directory: &Path,
+    member: Member,
+    previous: Option<&Stored>,
+    origins: &mut BTreeMap<PathBuf, (u64, u64, jiff::Timestamp)>,
+) -> Result<()> {
     let to = inside(directory, &member.path_in_snapshot);
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     match member.content {
@@ -99,7 +110,20 @@ fn take(directory: &Path, member: Member, previous: Option<&Stored>) -> Result<(
             }
         }
         Content::Later => estate::swap::remove(&to).unwrap(),
-        Content::Stream { meta, size, open, .. } => {
+        Content::Stream { meta, size, open, origin, .. } => {
+            if let Some(Origin { as_before, inode, size, ctime, .. }) = origin {
+                let now = (inode, size, ctime);
+                let before =
+                    previous.filter(|before| before.origins.get(&member.path_in_snapshot) == Some(&now));
+                if before.is_some() || ctime.duration_until(jiff::Timestamp::now()).as_secs() >= 2 {
+                    origins.insert(member.path_in_snapshot.clone(), now);
+                }
+                if let (Some(before), Some(told)) = (before, as_before) {
+                    told();
+                    copy(&inside(before.directory.path(), &member.path_in_snapshot), &to);
+                    return Ok(());
+                }
+            }
             let read = || -> io::Result<u64> {
                 let mut file = File::create(&to)?;
                 let bytes = io::copy(&mut open()?, &mut file)?;

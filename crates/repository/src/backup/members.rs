@@ -11,9 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::chunker::{Chunker, Fixed};
-use crate::event::{Context, Event};
+use crate::event::{Change, Context, Event};
 use crate::format::{BlobKind, Node, NodeKind, Time, mode_from_unix};
 use crate::reader::BlobReader;
 use crate::trees::{BlobSet, find_entry, walk_trees};
@@ -57,6 +58,8 @@ pub enum MemberContent<'a> {
         open: OpenStream<'a>,
         /// How many bytes come; any other number fails the backup. Not checked when `None`.
         size: Option<u64>,
+        /// The file that it is read from; the stream is not begun when the parent snapshot has that very file.
+        origin: Option<Origin<'a>>,
     },
     /// What the parent snapshot has at the member's path, as it is there; no other member may lie in it.
     ///
@@ -73,6 +76,34 @@ pub enum MemberContent<'a> {
 
 /// Begins a stream.
 pub type OpenStream<'a> = Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send + 'a>> + Send + 'a>;
+
+/// The file of this machine that a stream gives as it is, as it was found before the stream is begun.
+///
+/// It is compared with the parent snapshot's at the same path, and goes into the stream's node unless the file was changed
+/// so shortly before it is read that another change could leave the same time.
+pub struct Origin<'a> {
+    /// The device that holds it.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Its length.
+    pub size: u64,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// Called when the content is taken from the parent snapshot; the stream is never begun then. When `None`, it is begun
+    /// in any case.
+    pub as_before: Option<Box<dyn FnOnce() + Send + 'a>>,
+}
+
+/// How long a file must have been as it is when it is read, for its times to tell every later change. File systems count
+/// in steps of up to one second.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Whether a file with these times tells every change from now on.
+fn is_settled(node: &Node) -> bool {
+    let newest = node.ctime.to_timestamp().max(node.mtime.to_timestamp());
+    jiff::Timestamp::now().duration_since(newest) >= SETTLED.try_into().expect("it is short")
+}
 
 /// What the node of a streamed file says beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +195,7 @@ pub(super) struct StreamSource<'a> {
     chunker: Option<Chunker>,
     open: OpenStream<'a>,
     size: Option<u64>,
+    origin: Option<Origin<'a>>,
 }
 
 /// A stream that is to be read.
@@ -229,11 +261,16 @@ fn read_anew<'m: 'a, 'a>(path: &Path, content: MemberContent<'m>) -> Result<(Pat
             let absolute = std::path::absolute(&host).map_err(|error| Error::io("resolve", &host, error))?;
             Ok((targets::clean(&absolute), Whole::Host))
         }
-        MemberContent::Stream { attributes, block_bytes, open, size } => {
+        MemberContent::Stream { attributes, block_bytes, open, size, origin } => {
             let chunker = block_bytes.map(|bytes| blocks(path, bytes)).transpose()?;
             // The walk is shorter than the members' own life, which the type of a function cannot show.
             let open = Box::new(move || open().map(|reader| reader as Box<dyn Read + Send + 'a>));
-            let source = StreamSource { attributes, chunker, open, size };
+            let origin = origin.map(|Origin { device, inode, size, ctime, as_before }| {
+                let as_before =
+                    as_before.map(|told| Box::new(move || told()) as Box<dyn FnOnce() + Send + 'a>);
+                Origin { device, inode, size, ctime, as_before }
+            });
+            let source = StreamSource { attributes, chunker, open, size, origin };
             Ok((path.to_owned(), Whole::Stream(Box::new(source))))
         }
         MemberContent::AsBefore | MemberContent::Later => {
@@ -444,9 +481,19 @@ impl<'a> Run<'a> {
         match whole {
             None => self.leads_on(worker, place, name, path, children),
             Some(Whole::Host) => self.whole(worker, place, name, path, children),
-            Some(Whole::Stream(source)) => {
+            Some(Whole::Stream(mut source)) => {
+                let mut node = self.stream_node(name, source.attributes);
+                if let Some(origin) = source.origin.take() {
+                    (node.device_id, node.inode) = (origin.device, origin.inode);
+                    (node.ctime, node.size) = (origin.ctime, origin.size);
+                    if let Some(told) = origin.as_before
+                        && let Some(before) = self.same_origin(&place, &node)
+                    {
+                        told();
+                        return self.stream_as_before(worker, &place, path, Node { content: before, ..node });
+                    }
+                }
                 self.expect(1, source.size.unwrap_or(0));
-                let node = self.stream_node(name, source.attributes);
                 let task = Box::new(StreamTask { place, node, path, source: *source });
                 self.streams.lock().expect("no holder panics").waiting.push_back(task);
                 Ok(())
@@ -500,6 +547,24 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The content that the snapshot before has of the very file that a stream is read from.
+    fn same_origin(&self, place: &Place, node: &Node) -> Option<Option<Vec<Id>>> {
+        let is_same = |before: &&Node| {
+            before.kind == NodeKind::File
+                && (before.device_id, before.inode) == (node.device_id, node.inode)
+                && (before.size, before.mtime, before.ctime) == (node.size, node.mtime, node.ctime)
+                && self.is_stored(before)
+        };
+        place.directory.earlier(&node.name).find(is_same).map(|before| before.content.clone())
+    }
+
+    fn stream_as_before(&self, worker: &mut Worker, place: &Place, path: PathBuf, node: Node) -> Result<()> {
+        self.expect(1, node.size);
+        self.file_done(&path, place.member, &node, Change::Unchanged);
+        self.advance(0, node.size);
+        self.complete(&mut worker.sealer, place, Some(node))
+    }
+
     /// Hands streams that wait to the workers, but always leaves one of several to the walk and to chunks.
     pub(super) fn start_streams(&self) {
         let mut streams = self.streams.lock().expect("no holder panics");
@@ -512,8 +577,11 @@ impl<'a> Run<'a> {
 
     /// Reads a member's stream; whatever fails of it fails the backup.
     pub(super) fn member_stream(&self, worker: &mut Worker, task: StreamTask<'a>) -> Result<()> {
-        let StreamTask { place, node, path, source: StreamSource { chunker, open, size, .. } } = task;
+        let StreamTask { place, mut node, path, source: StreamSource { chunker, open, size, .. } } = task;
         self.context.tell(Event::Current(&path));
+        if node.inode != 0 && !is_settled(&node) {
+            (node.device_id, node.inode, node.ctime) = (0, 0, node.mtime);
+        }
         let reader = open().map_err(|error| Error::io("open the stream of", &path, error))?;
         let mut reader = Measured { reader, read: 0, size };
         let chunker = chunker.as_ref().unwrap_or(&self.chunker);

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use members::{Member, MemberContent, MemberTotals, OpenStream, StreamAttributes, ThenMembers};
+pub use members::{Member, MemberContent, MemberTotals, OpenStream, Origin, StreamAttributes, ThenMembers};
 pub use select::{IfPresent, Selection};
 
 use crate::event::{Context, Event, Task};
@@ -102,6 +102,9 @@ pub struct BackupOptions {
     pub ignore_inode: bool,
     /// Do not compare the times of the inodes' last change.
     pub ignore_ctime: bool,
+    /// Reads every file that is walked, whatever its times say, and goes on from no checkpoint; streams are compared by
+    /// their [`Origin`]s all the same. For what is written to while it is read.
+    pub is_live: bool,
     /// Cut files into blocks of this many bytes: for files made of pages, such as a database's.
     pub block_bytes: Option<u32>,
     /// How often a long run saves the trees finished so far; every five minutes when `None`.
@@ -199,7 +202,8 @@ fn backup_locked(
     let host = options.hostname.clone().unwrap_or_else(hostname);
     // Snapshots before the index: what a snapshot needs is indexed before it appears.
     let parent = find_parent(repository, options.parent, &host, &paths)?;
-    let checkpoints = checkpoint::find(repository, options.parent, &host, &paths)?;
+    let resumes = if options.is_live { Parent::None } else { options.parent };
+    let checkpoints = checkpoint::find(repository, resumes, &host, &paths)?;
     let index = Index::load_since(options.known.as_ref(), repository, context)?;
     let before = parent.as_ref().map(|parent| parent.snapshot.tree);
     let mut parents: Vec<Id> = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tree).collect();

@@ -659,13 +659,14 @@ impl<'a> Run<'a> {
         metadata: Metadata,
         earlier: impl Iterator<Item = &'n Node>,
     ) -> Found {
-        let BackupOptions { ignore_ctime, ignore_inode, with_atime, .. } = *self.options;
+        let BackupOptions { ignore_ctime, ignore_inode, with_atime, is_live, .. } = *self.options;
         let mut change = Change::New;
         for before in earlier {
             if before.kind == NodeKind::File {
                 change = Change::Changed;
             }
-            if !node::is_unchanged(before, &metadata, ignore_ctime, ignore_inode) || !self.is_stored(before) {
+            let is_same = !is_live && node::is_unchanged(before, &metadata, ignore_ctime, ignore_inode);
+            if !is_same || !self.is_stored(before) {
                 continue;
             }
             let mut node = metadata.node(name, &self.users, with_atime);
@@ -685,7 +686,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether all of an earlier file's content is in the repository; what was lost since is read again.
-    fn is_stored(&self, node: &Node) -> bool {
+    pub fn is_stored(&self, node: &Node) -> bool {
         node.error.is_empty()
             && node
                 .content

@@ -20,7 +20,7 @@ use super::content::Writer;
 use super::metadata::{Before, Setter};
 use super::table::{Dir, Entry, NONE, Step, Tables};
 use super::target::{Target, remove_at};
-use super::{Fsync, RestorePlan, RestoreProblem, RestoreReport, compare, fetch, work};
+use super::{Fsync, RestorePlan, RestoreProblem, RestoreReport, compare, fetch, seed, work};
 
 /// How often what was written so far is synced, where the whole file system is: the disk has nothing to do meanwhile,
 /// and what is left for the end is what is waited for.
@@ -35,6 +35,7 @@ pub(super) struct Run<'a> {
     pub context: Context<'a>,
     pub bytes_written: AtomicU64,
     pub bytes_fetched: AtomicU64,
+    pub bytes_taken: AtomicU64,
     files_restored: AtomicU64,
     others_restored: AtomicU64,
     files_verified: AtomicU64,
@@ -65,6 +66,7 @@ pub(super) fn execute(mut plan: RestorePlan<'_>, context: Context<'_>) -> Result
         context,
         bytes_written: AtomicU64::new(0),
         bytes_fetched: AtomicU64::new(0),
+        bytes_taken: AtomicU64::new(0),
         files_restored: AtomicU64::new(0),
         others_restored: AtomicU64::new(0),
         files_verified: AtomicU64::new(0),
@@ -112,7 +114,9 @@ impl Run<'_> {
             self.for_each(level.clone(), |number| self.make_dir(number as u32))?;
         }
         self.for_each(entries.clone(), |number| self.make_without_content(number as u32))?;
-        fetch::fetch_all(self, &Writer::new(self))?;
+        let writer = Writer::new(self);
+        let uses = seed::take(self, &writer)?;
+        fetch::fetch_all(self, &writer, &uses)?;
         self.for_each(entries.clone(), |number| self.link(number as u32))?;
         let deleted = self.delete()?;
         if self.plan.options.verify {
@@ -427,6 +431,7 @@ impl Run<'_> {
             others_restored: count(self.others_restored),
             bytes_written: count(self.bytes_written),
             bytes_fetched: count(self.bytes_fetched),
+            bytes_taken: count(self.bytes_taken),
             files_verified: count(self.files_verified),
             owners_skipped: count(self.setter.owners_skipped),
             attributes_skipped: count(self.setter.attributes_skipped),

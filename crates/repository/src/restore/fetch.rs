@@ -32,9 +32,9 @@ struct Fetched<'r> {
     bytes: std::result::Result<Vec<u8>, Error>,
 }
 
-/// Fetches and writes everything that the plan wants.
-pub(super) fn fetch_all(run: &Run<'_>, writer: &Writer<'_>) -> Result<()> {
-    let ranges = ranges(run);
+/// Fetches and writes the pieces `uses`, which are in the order of packs and offsets.
+pub(super) fn fetch_all(run: &Run<'_>, writer: &Writer<'_>, uses: &[u32]) -> Result<()> {
+    let ranges = ranges(run, uses);
     let outcome = Outcome::default();
     let next = AtomicUsize::new(0);
     let workers = run.threads();
@@ -50,17 +50,17 @@ pub(super) fn fetch_all(run: &Run<'_>, writer: &Writer<'_>) -> Result<()> {
         drop(fetched);
         for _ in 0..workers {
             let (waiting, spare) = (waiting.clone(), spare.clone());
-            let worker = Worker::new(run, writer, &outcome);
+            let worker = Worker::new(run, writer, uses, &outcome);
             scope.spawn(move || worker.work(&waiting, &spare));
         }
     });
     outcome.into_result()
 }
 
-/// Joins the wanted pieces, which are in the order of packs and offsets, into ranges.
-fn ranges(run: &Run<'_>) -> Vec<Range> {
+/// Joins pieces, which are in the order of packs and offsets, into ranges.
+fn ranges(run: &Run<'_>, uses: &[u32]) -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
-    for (number, piece) in run.plan.uses.iter().enumerate() {
+    for (number, piece) in uses.iter().enumerate() {
         let piece = &run.tables.pieces[*piece as usize];
         let (start, end) =
             (u64::from(piece.pack_offset), u64::from(piece.pack_offset) + u64::from(piece.length));
@@ -114,15 +114,23 @@ impl<'a> Fetcher<'a> {
 struct Worker<'a> {
     run: &'a Run<'a>,
     writer: &'a Writer<'a>,
+    uses: &'a [u32],
     outcome: &'a Outcome,
     opener: Opener,
     reader: BlobReader<'a>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(run: &'a Run<'a>, writer: &'a Writer<'a>, outcome: &'a Outcome) -> Self {
+    fn new(run: &'a Run<'a>, writer: &'a Writer<'a>, uses: &'a [u32], outcome: &'a Outcome) -> Self {
         let opener = Opener::new(run.plan.repository.key().clone());
-        Self { run, writer, outcome, opener, reader: BlobReader::new(run.plan.repository, run.plan.index) }
+        Self {
+            run,
+            writer,
+            uses,
+            outcome,
+            opener,
+            reader: BlobReader::new(run.plan.repository, run.plan.index),
+        }
     }
 
     fn work(mut self, waiting: &Receiver<Fetched<'_>>, spare: &Sender<Vec<u8>>) {
@@ -140,8 +148,7 @@ impl<'a> Worker<'a> {
     }
 
     fn write_range(&mut self, range: &Range, buffer: &mut [u8]) -> Result<()> {
-        let (plan, pieces) = (self.run.plan, &self.run.tables.pieces);
-        let uses = &plan.uses[range.uses.clone()];
+        let (uses, pieces) = (&self.uses[range.uses.clone()], &self.run.tables.pieces);
         for uses in uses
             .chunk_by(|one, other| pieces[*one as usize].pack_offset == pieces[*other as usize].pack_offset)
         {

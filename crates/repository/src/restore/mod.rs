@@ -13,6 +13,7 @@
 //! | `metadata` | modes, owners, times, extended attributes |
 //! | `fetch` | reads packs in long ranges, opens the blobs |
 //! | `content` | writes files |
+//! | `seed` | takes what another directory has already |
 //! | `execute` | the order of all that |
 //! | `work` | sharing work out to threads |
 //!
@@ -33,6 +34,7 @@ mod content;
 mod execute;
 mod fetch;
 mod metadata;
+mod seed;
 mod table;
 mod target;
 mod walk;
@@ -103,6 +105,10 @@ pub struct RestoreOptions {
     pub ownership: Ownership,
     /// What is made durable.
     pub fsync: Fsync,
+    /// An older copy of what is restored, such as the directory whose place it is to take: what of the content is there, at the
+    /// same paths, is hashed and taken from there instead of from the repository. Only read. With
+    /// [`RestorePlan::to_exact_path`] it stands for the target itself.
+    pub seed: Option<PathBuf>,
     /// Threads that open and write; as many as there are processors when not given.
     pub threads: Option<usize>,
 }
@@ -220,6 +226,8 @@ pub struct RestorePlan<'a> {
     index: &'a Index,
     target: PathBuf,
     options: RestoreOptions,
+    /// One entry is restored, whose name all paths begin with.
+    is_entry: bool,
     tables: Tables,
     /// Pieces to fetch, in the order of packs and offsets.
     uses: Vec<u32>,
@@ -244,6 +252,8 @@ pub struct RestoreReport {
     pub bytes_written: u64,
     /// Bytes read from the repository.
     pub bytes_fetched: u64,
+    /// Bytes of what was written that came from the seed.
+    pub bytes_taken: u64,
     /// Things deleted.
     pub deleted: u64,
     /// Things not deleted, because there were problems: what they are is in the plan.

@@ -59,6 +59,7 @@ pub(super) fn plan<'a>(
         index,
         target,
         options,
+        is_entry: matches!(source, Subtree::Entry(_)),
         tables,
         uses,
         in_the_way,

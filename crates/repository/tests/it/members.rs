@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use repository::backup::{
-    BackupOptions, BackupReport, Member, MemberContent, MemberTotals, Parent, ProblemKind, Selection, Source,
-    StreamAttributes, backup as run_backup,
+    BackupOptions, BackupReport, Member, MemberContent, MemberTotals, Origin, Parent, ProblemKind, Selection,
+    Source, StreamAttributes, backup as run_backup,
 };
 use repository::filter::Patterns;
 use repository::format::{BlobKind, NodeKind, Time, mode_to_unix};
@@ -56,7 +56,8 @@ fn reader<'a>(
     open: impl FnOnce() -> io::Result<Box<dyn Read + Send + 'a>> + Send + 'a,
 ) -> Member<'a> {
     let open = Box::new(open);
-    let content = MemberContent::Stream { attributes: ATTRIBUTES, block_bytes: None, open, size };
+    let content =
+        MemberContent::Stream { attributes: ATTRIBUTES, block_bytes: None, open, size, origin: None };
     Member { path: path.into(), content }
 }
 
@@ -582,6 +583,129 @@ fn a_cancelled_run_is_gone_on_with() {
     assert!(report.resumed && report.summary.files_unmodified >= 19, "{:?}", report.summary);
     assert_eq!(report.members[0].files, 40);
     assert_eq!(repository.list(FileKind::Checkpoint).unwrap(), []);
+}
+
+/// A stream of `bytes` from a file of this time of change, and whether it was begun or taken as before.
+fn from_file<'a>(
+    bytes: &'a [u8],
+    ctime: Time,
+    inode: u64,
+    told: &'a std::sync::Mutex<Vec<&'static str>>,
+) -> Member<'a> {
+    let mut member = reader("/n/f", None, move || {
+        told.lock().unwrap().push("read");
+        Ok(Box::new(bytes))
+    });
+    if let MemberContent::Stream { origin, .. } = &mut member.content {
+        let as_before = Some(Box::new(|| told.lock().unwrap().push("kept")) as Box<dyn FnOnce() + Send + 'a>);
+        *origin = Some(Origin { device: 7, inode, size: bytes.len() as u64, ctime, as_before });
+    }
+    member
+}
+
+#[test]
+fn a_stream_of_the_same_file_is_not_read_again() {
+    let (_, repository) = in_memory();
+    let told = std::sync::Mutex::default();
+    let take = |member| {
+        let report = members(&repository, vec![member]);
+        (std::mem::take(&mut *told.lock().unwrap()), report)
+    };
+    let bytes = noise(5, 300_000);
+    let long_ago = Time { seconds: 1_600_000_100, nanos: 7 };
+    assert_eq!(take(from_file(&bytes, long_ago, 11, &told)).0, ["read"]);
+    let (told_of, kept) = take(from_file(&bytes, long_ago, 11, &told));
+    assert_eq!(told_of, ["kept"]);
+    assert_eq!((kept.summary.files_unmodified, kept.summary.data_blobs), (1, 0));
+    assert_eq!(kept.members, [totals("/n/f", 1, 0, 300_000)]);
+    assert_eq!(at(&repository, &kept, "/n/f"), bytes);
+    // And once more from what was only taken over.
+    assert_eq!(take(from_file(&bytes, long_ago, 11, &told)).0, ["kept"]);
+
+    let later = Time { nanos: 8, ..long_ago };
+    assert_eq!(take(from_file(&bytes, later, 11, &told)).0, ["read"], "another time of change");
+    assert_eq!(take(from_file(&bytes, later, 12, &told)).0, ["read"], "another inode");
+    assert_eq!(take(from_file(&bytes[1..], later, 12, &told)).0, ["read"], "another length");
+    let (_, report) = take(from_file(&bytes, later, 12, &told));
+    assert_eq!(at(&repository, &report, "/n/f"), bytes);
+    for change in [
+        (|member: &mut Member<'_>| {
+            if let MemberContent::Stream { origin: Some(origin), .. } = &mut member.content {
+                origin.device = 8;
+            }
+        }) as fn(&mut Member<'_>),
+        |member| {
+            if let MemberContent::Stream { attributes, .. } = &mut member.content {
+                attributes.mtime.nanos += 1;
+            }
+        },
+        |member| {
+            if let MemberContent::Stream { origin: Some(origin), .. } = &mut member.content {
+                origin.as_before = None;
+            }
+        },
+    ] {
+        let mut member = from_file(&bytes, later, 12, &told);
+        change(&mut member);
+        assert_eq!(take(member).0, ["read"]);
+        assert_eq!(take(from_file(&bytes, later, 12, &told)).0.len(), 1);
+    }
+    let none = BackupOptions { parent: Parent::None, ..options() };
+    try_with(&repository, vec![from_file(&bytes, later, 12, &told)], &none).unwrap();
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), ["read"]);
+}
+
+#[test]
+fn a_file_that_was_just_changed_is_read_again_the_next_time() {
+    let (_, repository) = in_memory();
+    let told = std::sync::Mutex::default();
+    let now = Time::from(jiff::Timestamp::now());
+    let bytes = noise(6, 1000);
+    for _ in 0..2 {
+        members(&repository, vec![from_file(&bytes, now, 11, &told)]);
+    }
+    assert_eq!(*told.lock().unwrap(), ["read", "read"]);
+    // By now its time would tell another change.
+    std::thread::sleep(Duration::from_millis(2100));
+    for _ in 0..2 {
+        members(&repository, vec![from_file(&bytes, now, 11, &told)]);
+    }
+    assert_eq!(*told.lock().unwrap(), ["read", "read", "read", "kept"]);
+}
+
+#[test]
+fn a_stream_whose_content_was_lost_is_read_again() {
+    let (_, repository) = in_memory();
+    let told = std::sync::Mutex::default();
+    let bytes = noise(5, 300_000);
+    let long_ago = Time { seconds: 1_600_000_100, nanos: 7 };
+    let report = members(&repository, vec![from_file(&bytes, long_ago, 11, &told)]);
+    let packs = listed_packs(&repository);
+    for (id, _) in repository.list(FileKind::Index).unwrap() {
+        repository.remove(FileKind::Index, &id).unwrap();
+    }
+    let trees = packs.into_iter().filter(|pack| pack.blobs.iter().any(|blob| blob.kind == BlobKind::Tree));
+    write_index(&repository, trees.collect(), Vec::new());
+    let named = BackupOptions { parent: Parent::Snapshot(report.snapshot.id), ..options() };
+    let again = try_with(&repository, vec![from_file(&bytes, long_ago, 11, &told)], &named).unwrap();
+    assert_eq!(*told.lock().unwrap(), ["read", "read"]);
+    assert_eq!(at(&repository, &again, "/n/f"), bytes);
+}
+
+#[test]
+fn what_is_live_is_read_whatever_its_times_say() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a"), noise(1, 50_000)).unwrap();
+    let (_, repository) = in_memory();
+    let told = std::sync::Mutex::default();
+    let bytes = noise(5, 1000);
+    let long_ago = Time { seconds: 1_600_000_100, nanos: 7 };
+    let list = || vec![host("/n/files", directory.path()), from_file(&bytes, long_ago, 11, &told)];
+    let live = BackupOptions { is_live: true, ..options() };
+    try_with(&repository, list(), &live).unwrap();
+    let second = try_with(&repository, list(), &live).unwrap();
+    assert_eq!((second.summary.files_changed, second.summary.files_unmodified), (1, 1));
+    assert_eq!(*told.lock().unwrap(), ["read", "kept"]);
 }
 
 /// Sources that end within this crate's tests only: a stream may borrow from its caller.

@@ -259,6 +259,63 @@ fn only_what_differs_is_written() {
 }
 
 #[test]
+fn what_an_older_copy_has_is_not_fetched() {
+    let scene = Scene::new(build_everything);
+    let seed = scene.source.parent().unwrap().join("seed");
+    scene.restore(quick());
+    std::fs::rename(&scene.target, &seed).unwrap();
+    let whole = scene.restore(RestoreOptions { seed: Some(seed.clone()), ..quick() });
+    scene.assert_restored();
+    assert_eq!((whole.bytes_fetched, whole.bytes_taken), (0, whole.bytes_written));
+
+    // A page of it changed, a file cut, one replaced by something else, one gone: that alone is fetched.
+    std::fs::remove_dir_all(&scene.target).unwrap();
+    let file = std::fs::File::options().write(true).open(seed.join("twice")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 5 << 20).unwrap();
+    std::fs::File::options().write(true).open(seed.join("zeros")).unwrap().set_len(1 << 20).unwrap();
+    std::fs::remove_file(seed.join("small")).unwrap();
+    std::fs::create_dir(seed.join("small")).unwrap();
+    std::fs::remove_file(seed.join("dir/deep/deeper/file")).unwrap();
+    symlink(scene.source.join("dir/deep/deeper/file"), seed.join("dir/deep/deeper/file")).unwrap();
+    let before = read_tree(&seed);
+    let some = scene.restore(RestoreOptions { seed: Some(seed.clone()), ..quick() });
+    scene.assert_restored();
+    assert!(some.bytes_taken > 9 << 20 && some.bytes_taken < some.bytes_written, "{some:?}");
+    assert!(some.bytes_fetched > 0 && some.bytes_fetched < 9 << 20, "{some:?}");
+    assert_eq!(read_tree(&seed), before, "it is only read");
+
+    // One that holds nothing of it, and one that is not there.
+    for seed in [scene.source.parent().unwrap().join("none"), PathBuf::from("/proc/self")] {
+        std::fs::remove_dir_all(&scene.target).unwrap();
+        let none = scene.restore(RestoreOptions { seed: Some(seed), ..quick() });
+        scene.assert_restored();
+        assert_eq!(none.bytes_taken, 0);
+    }
+}
+
+#[test]
+fn an_older_copy_of_one_entry_stands_in_its_place() {
+    let scene = Scene::new(build_everything);
+    let index = Index::load(&scene.repository, Context::silent()).unwrap();
+    for entry in ["dir", "large"] {
+        let beside = scene.source.parent().unwrap().join(format!("{entry}.beside"));
+        let options = RestoreOptions { seed: Some(scene.source.join(entry)), ..quick() };
+        let what = (scene.tree, Path::new(entry));
+        let report = repository::restore::restore_to(
+            &scene.repository,
+            &index,
+            what,
+            &beside,
+            options,
+            Context::silent(),
+        );
+        let report = report.unwrap();
+        assert_eq!((report.bytes_fetched, report.bytes_taken), (0, report.bytes_written), "{entry}");
+        assert!(report.bytes_taken > 0 && report.problems.is_empty());
+    }
+}
+
+#[test]
 fn changes_that_size_and_time_hide_are_found_when_asked_for() {
     let scene = Scene::new(build_everything);
     scene.restore(quick());

@@ -55,6 +55,8 @@ pub(super) struct Boot<'a> {
 pub(super) enum Recovery {
     /// To the end of the backup, by the log that came with it.
     Backup,
+    /// The same for a backup of a standby, whose log ends where the backup does: all of it.
+    StandbysBackup,
     /// Along a log that is handed to it. It does not end its recovery by itself but at the target.
     Log {
         /// What it calls for a file of the log.
@@ -114,15 +116,16 @@ pub(super) fn hindrance(owner: u32) -> Option<String> {
 impl Recovery {
     fn settings(&self) -> Vec<(&'static str, String)> {
         let command = match self {
-            Self::Backup => "false".to_owned(),
+            Self::Backup | Self::StandbysBackup => "false".to_owned(),
             Self::Log { command, .. } => command.clone(),
         };
         let timeline = match self {
-            Self::Backup => "current".to_owned(),
+            Self::Backup | Self::StandbysBackup => "current".to_owned(),
             Self::Log { timeline, .. } => timeline.to_string(),
         };
         let target = match self {
             Self::Backup => Some(("recovery_target", "immediate".to_owned())),
+            Self::StandbysBackup => None,
             Self::Log { target, .. } => target.clone(),
         };
         // The server refuses two targets, and an empty one after another, too: those that may be left from an earlier
@@ -216,11 +219,11 @@ impl<'a> Boot<'a> {
         write(directory.join("pg_hba.conf"), "local all all trust\n")?;
         write(directory.join("pg_ident.conf"), "")?;
         match self.recovery {
-            Recovery::Backup if self.data.join("backup_label").exists() => {
+            Recovery::Backup | Recovery::StandbysBackup if self.data.join("backup_label").exists() => {
                 _ = fs::remove_file(self.data.join("standby.signal"));
                 write(self.data.join("recovery.signal"), "")?;
             }
-            Recovery::Backup => {}
+            Recovery::Backup | Recovery::StandbysBackup => {}
             Recovery::Log { .. } => {
                 _ = fs::remove_file(self.data.join("recovery.signal"));
                 write(self.data.join("standby.signal"), "")?;

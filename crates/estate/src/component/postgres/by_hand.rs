@@ -58,7 +58,10 @@ pub(super) fn proof(options: &PostgresOptions, parts: &[Part], recorded: &PointF
     lines.push(format!("chown --reference={} {}", file("PG_VERSION"), given.join(" ")));
     let own =
         [format!("hba_file={}", rules.display()), format!("unix_socket_directories={}", data.display())];
-    let settings = SETTINGS.iter().map(|setting| (*setting).to_owned()).chain(own);
+    // The log of a standby's backup ends where the backup does, which is behind where its files are consistent.
+    let bounded = of(detail::FROM_STANDBY) != "true";
+    let settings = SETTINGS.iter().filter(|setting| bounded || !setting.starts_with("recovery_target"));
+    let settings = settings.map(|setting| (*setting).to_owned()).chain(own);
     let settings: Vec<String> = settings.map(|setting| format!("-c {}", quoted(&setting))).collect();
     lines.push(as_user(
         "pg_ctl",

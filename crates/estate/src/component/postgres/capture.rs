@@ -8,13 +8,20 @@
 //!
 //! # What makes it void
 //! The connection broke (the server was killed or restarted), a tablespace came or went, a segment of the log is
-//! missing, cut or somebody else's, or a member was not read. A standby is refused at the begin.
+//! missing, cut or somebody else's, or a member was not read.
+//!
+//! # A standby
+//! It writes no log and ends no segment. What its end says is only how far its files need the log to be consistent, which lies
+//! before what its readers see. So the backup goes on to where it had replayed its log when it ended, which is between the two
+//! measurements of the facts, and what its last segment has behind that is left out. It must have the log itself, as one has
+//! that streams; the slot keeps it. A standby that is promoted meanwhile makes the backup void.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -25,10 +32,10 @@ use super::super::{
 };
 use super::control::{self, Control};
 use super::facts::{self, Measured};
-use super::listing::{self, Layout, Tablespace};
+use super::listing::{self, Layout, Readers, Tablespace};
 use super::log::{self, Label, Lsn, Segments};
-use super::pages::Damage;
 use super::server::Server;
+use super::unchanged::{self, Before};
 use super::{detail, engine, identity};
 use crate::facts::Facts;
 use crate::{Error, Result};
@@ -46,13 +53,22 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
     let layout = Layout { data, version: server.tablespace_version.clone(), part_pages: server.part_pages };
     let excludes = listing::excludes(&layout, &tablespaces).map_err(Error::io("list", data))?;
     let relations = listing::relations(&layout, &tablespaces).map_err(Error::io("list", data))?;
-    let (damage, unread) = (Damage::default(), Unread::default());
+    let control = Control::read(data).map_err(Error::io("read", &data.join(control::PATH)))?;
+    let before = Before::of(
+        request.previous,
+        &identity(server.system),
+        control.timeline().map(|timeline| timeline.to_string()).as_deref(),
+        instant,
+    );
+    let local = tablespaces.iter().map(|tablespace| &tablespace.location).chain([data]);
+    let local = local.filter(|directory| unchanged::is_local(directory)).cloned().collect();
+    let readers = Readers { local, ..Readers::default() };
     let bytes = relations.iter().map(listing::RelationFile::bytes).sum();
 
     let mut members = vec![listing::live(data, &excludes)];
     members.extend(tablespaces.iter().map(|tablespace| listing::live(&tablespace.location, &excludes)));
     members.extend(server.outside.iter().map(|file| listing::live(file, &excludes)));
-    members.extend(relations.into_iter().map(|relation| relation.member(&layout, &damage, &unread)));
+    members.extend(relations.into_iter().map(|relation| relation.member(&layout, &before, &readers)));
     let later = |name: &&str| Member { path_in_snapshot: data.join(name), content: Content::Later };
     members.extend(listing::LATER.iter().map(later));
 
@@ -85,8 +101,9 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
         server,
         options,
         tablespaces,
-        damage,
-        unread,
+        readers,
+        instant,
+        read_whole: before.read_whole(),
         meta,
         cancel: request.cancel.clone(),
         ended: None,
@@ -104,8 +121,11 @@ struct Ending {
     server: Server,
     options: PostgresOptions,
     tablespaces: Vec<Tablespace>,
-    damage: Damage,
-    unread: Unread,
+    readers: Readers,
+    /// When it began.
+    instant: Timestamp,
+    /// When everything was last read, if not now.
+    read_whole: Option<Timestamp>,
     /// What the files that only the end brings say of themselves.
     meta: StreamMeta,
     cancel: super::super::Cancel,
@@ -122,7 +142,7 @@ struct Ended {
 
 impl Finish for Ending {
     fn later(&mut self) -> Result<Vec<Member>> {
-        if self.unread.load(Ordering::Acquire) > 0 {
+        if self.readers.unread.load(Ordering::Acquire) > 0 {
             return Err(self.bad("was not read to its end".to_owned()));
         }
         if self.cancel.load(Ordering::Relaxed) {
@@ -132,20 +152,24 @@ impl Finish for Ending {
         let control = Control::read(&data).map_err(Error::io("read", &data.join(control::PATH)))?;
         let before = self.measure()?;
         let (stop, label_bytes, map) = self.server.end()?;
+        let replayed = if self.server.is_standby { Some(self.server.replayed()?) } else { None };
         let instant = Timestamp::now();
         let after = self.measure()?;
         self.same_tablespaces()?;
         let label_text = String::from_utf8_lossy(&label_bytes);
         let label = Label::parse(&label_text).map_err(|why| self.bad(why))?;
         let stop: Lsn = stop.parse().map_err(|why| self.bad(why))?;
-        if label.from_standby {
-            return Err(self.bad("the server became a standby while it was backed up".to_owned()));
+        let replayed = replayed.map(|text| text.parse::<Lsn>()).transpose().map_err(|why| self.bad(why))?;
+        if label.from_standby != self.server.is_standby {
+            return Err(self.bad("the server became another one while it was backed up".to_owned()));
         }
+        let stop = replayed.map_or(stop, |replayed| replayed.max(stop));
         let segments = Segments { timeline: label.timeline, bytes: self.server.segment_bytes };
         let mut details = facts::details(&before, &after);
         details.insert(detail::START.to_owned(), label.start.to_string());
         details.insert(detail::STOP.to_owned(), stop.to_string());
         details.insert(detail::TIMELINE.to_owned(), label.timeline.to_string());
+        details.insert(detail::FROM_STANDBY.to_owned(), label.from_standby.to_string());
         let log = self.options.archive.then(|| LogBase {
             lineage: super::wal::lineage(self.server.system, label.timeline),
             needed_from: label.start.0 - label.start.0 % self.server.segment_bytes,
@@ -160,7 +184,13 @@ impl Finish for Ending {
             members.push(self.written(Path::new("tablespace_map"), map));
         }
         for number in segments.between(label.start, stop) {
-            members.push(self.segment(segments, number)?);
+            // What a standby's segments have behind the end may be half of a record, or an older file's.
+            let keep = if label.from_standby {
+                stop.0 - segments.begin(number).0.min(stop.0)
+            } else {
+                segments.bytes
+            };
+            members.push(self.segment(segments, number, keep)?);
         }
         if label.timeline > 1 {
             members.extend(self.histories()?);
@@ -170,14 +200,35 @@ impl Finish for Ending {
     }
 
     fn finish(self: Box<Self>, _stored: Option<&Tally>) -> Result<Finished> {
-        if self.unread.load(Ordering::Acquire) > 0 || self.ended.is_none() {
+        if self.readers.unread.load(Ordering::Acquire) > 0 || self.ended.is_none() {
             return Err(self.bad("was not read to its end".to_owned()));
         }
-        let Self { damage, ended, .. } = *self;
-        let Ended { facts, details, instant, log } =
+        let Self { readers, ended, read_whole, instant: begun, .. } = *self;
+        let Ended { facts, mut details, instant, log } =
             ended.unwrap_or_else(|| unreachable!("it was just looked at"));
-        let problems = std::mem::take(&mut *damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        Ok(Finished { facts, details, problems, instant: Some(instant), bytes: None, log })
+        let damage = std::mem::take(&mut *readers.damage.lock().unwrap_or_else(PoisonError::into_inner));
+        let looked = &readers.looked;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
+        details.extend(
+            [
+                (detail::READ_WHOLE, read_whole.unwrap_or(begun).to_string()),
+                (detail::DAMAGED, json(&damage.files)),
+                (detail::BYTES_READ, count(&looked.read)),
+                (detail::BYTES_KEPT, count(&looked.kept_bytes)),
+                (detail::PAGES_VERIFIED, count(&looked.pages)),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        let notes = looked.in_words(read_whole).into_iter().collect();
+        Ok(Finished {
+            facts,
+            details,
+            problems: damage.told,
+            instant: Some(instant),
+            bytes: None,
+            log,
+            notes,
+        })
     }
 }
 
@@ -209,8 +260,9 @@ impl Ending {
 
     /// A segment of the log, whole and of this cluster.
     ///
-    /// That every record in it is right is more than its header shows; a proof replays it.
-    fn segment(&self, segments: Segments, number: u64) -> Result<Member> {
+    /// That every record in it is right is more than its header shows; a proof replays it. Behind the first `keep` bytes
+    /// there are zeros.
+    fn segment(&self, segments: Segments, number: u64, keep: u64) -> Result<Member> {
         let name = segments.name(number);
         let path = self.options.data.join("pg_wal").join(&name);
         let bad = |why: String| {
@@ -220,7 +272,9 @@ impl Ending {
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(bad("it is missing".to_owned()));
+                let from = "; a standby must stream its log to be backed up";
+                let why = format!("it is missing{}", if self.server.is_standby { from } else { "" });
+                return Err(bad(why));
             }
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
@@ -233,7 +287,7 @@ impl Ending {
         log::check_header(&header, segments, number, self.server.system).map_err(bad)?;
         let rest = move || {
             let begin = Cursor::new(header);
-            Ok(begin.chain(file))
+            Ok(begin.chain(file).take(keep).chain(io::repeat(0)).take(length))
         };
         Ok(self.stream(&Path::new("pg_wal").join(&name), length, rest))
     }
@@ -259,12 +313,17 @@ impl Ending {
         length: u64,
         open: impl FnOnce() -> io::Result<R> + Send + 'static,
     ) -> Member {
-        let unread = Unread::clone(&self.unread);
+        let unread = Unread::clone(&self.readers.unread);
         // Counted from now on, not from when it is opened.
         let whole = Whole::new(io::empty(), length, &unread);
         let open: Open = Box::new(move || Ok(Box::new(whole.with(open()?)) as Box<dyn Read + Send>));
-        let content =
-            Content::Stream { meta: self.meta.clone(), size: Some(length), block_bytes: None, open };
+        let content = Content::Stream {
+            meta: self.meta.clone(),
+            size: Some(length),
+            block_bytes: None,
+            open,
+            origin: None,
+        };
         Member { path_in_snapshot: self.options.data.join(path), content }
     }
 }

@@ -17,6 +17,8 @@ const LOOKS: u32 = 50;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Between which lengths the fields of all versions end (`ControlFileData` of `pg_control.h`).
 const FIELDS: std::ops::Range<usize> = 200..512;
+/// `checkPointCopy.ThisTimeLineID`.
+const TIMELINE_AT: usize = 48;
 /// `FLOATFORMAT_VALUE`, behind which the sizes stand: of a page, of a relation's parts, of a page of the log, of its segments.
 const BEFORE_SIZES: f64 = 1_234_567.0;
 
@@ -47,6 +49,12 @@ impl Control {
     /// Reads the file once; nothing when it is not there or not whole.
     pub(super) fn read_once(data: &Path) -> Option<Self> {
         Self::parse(fs::read(data.join(PATH)).ok()?)
+    }
+
+    /// The timeline of the last checkpoint, which stands behind its position and that of its log.
+    pub(super) fn timeline(&self) -> Option<u32> {
+        let bytes = self.bytes.get(TIMELINE_AT..TIMELINE_AT + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
     }
 
     /// Bytes of a segment of the log.

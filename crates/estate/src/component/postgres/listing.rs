@@ -14,11 +14,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::whole::{self, Ended, Unread};
 use super::super::{Content, Member, Open, StreamMeta};
 use super::control;
 use super::pages::{self, BLOCK_BYTES, Damage, PageReader};
+use super::unchanged::{Before, Looked};
 
 /// Directories of which only the directory itself is kept. `pg_wal` comes last, with what the backup needs.
 const CONTENTS: &[&str] =
@@ -52,6 +54,16 @@ pub(super) struct Layout<'a> {
     pub version: String,
     /// Pages have checksums of `Some` many pages in each part of a relation.
     pub part_pages: Option<u64>,
+}
+
+/// What all readers of a capture share.
+#[derive(Default)]
+pub(super) struct Readers {
+    pub damage: Damage,
+    pub unread: Unread,
+    pub looked: Arc<Looked>,
+    /// The directories below which files are known by their times.
+    pub local: Vec<PathBuf>,
 }
 
 /// A relation file as it was when it was listed.
@@ -187,18 +199,24 @@ impl RelationFile {
         self.found.len()
     }
 
-    /// As a member that is read page by page.
-    pub(super) fn member(self, layout: &Layout<'_>, damage: &Damage, unread: &Unread) -> Member {
+    /// As a member that is read page by page, or not at all if it is as `before`.
+    pub(super) fn member(self, layout: &Layout<'_>, before: &Before, readers: &Readers) -> Member {
         let Self { path, found } = self;
         let first = layout.part_pages.and_then(|pages| pages::first_page(&path, pages));
         let (end, meta, path_in_snapshot) = (found.len(), StreamMeta::of(&found), path.clone());
-        let (damage, unread) = (Damage::clone(damage), whole::expect(unread));
+        let unread = whole::expect(&readers.unread);
+        let is_local = readers.local.iter().any(|directory| path.starts_with(directory));
+        let origin = is_local.then(|| {
+            let unread = Unread::clone(&unread);
+            before.origin(&path, &found, &readers.looked, move || whole::taken(&unread))
+        });
+        let (damage, looked) = (Damage::clone(&readers.damage), Arc::clone(&readers.looked));
         let open: Open = Box::new(move || {
-            let pages = PageReader::open(path, end, first, damage)?;
+            let pages = PageReader::open(path, end, first, damage, looked)?;
             Ok(Box::new(Ended::new(pages, unread)))
         });
         // Its length is not known: it may be cut meanwhile.
-        let content = Content::Stream { meta, size: None, block_bytes: Some(BLOCK_BYTES), open };
+        let content = Content::Stream { meta, size: None, block_bytes: Some(BLOCK_BYTES), open, origin };
         Member { path_in_snapshot, content }
     }
 }

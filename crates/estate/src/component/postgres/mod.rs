@@ -13,7 +13,7 @@
 //!
 //! # Where things live
 //! `connection`: the wire. `server`: the running server. `listing`: what is read. `pages`: relation files and their
-//! checksums. `control`, `log`, `wal`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
+//! checksums. `unchanged`: what need not be read again. `control`, `log`, `wal`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
 //! `boot`, `proof`, `replay`: what is shown about a restored cluster. `question`: a check's query to a running one.
 //! `by_hand`: the proof as a person types it.
 //!
@@ -34,9 +34,11 @@ mod proof;
 pub(crate) mod question;
 mod replay;
 mod server;
+mod unchanged;
 pub mod wal;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -47,8 +49,8 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Log, Part, PointFacts, PostgresOptions, Proof,
-    Replay, Replayed, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Finding, Log, LogPiece, Part, PointFacts, PostgresOptions,
+    Proof, Replay, Replayed, Severity, State,
 };
 use crate::{Error, Result};
 
@@ -64,6 +66,12 @@ mod detail {
     pub(super) const START: &str = "start";
     pub(super) const STOP: &str = "stop";
     pub(super) const TIMELINE: &str = "timeline";
+    pub(super) const FROM_STANDBY: &str = "from_standby";
+    pub(super) const READ_WHOLE: &str = "read_whole";
+    pub(super) const DAMAGED: &str = "damaged";
+    pub(super) const BYTES_READ: &str = "bytes_read";
+    pub(super) const BYTES_KEPT: &str = "bytes_kept";
+    pub(super) const PAGES_VERIFIED: &str = "pages_verified";
 }
 
 /// A PostgreSQL cluster.
@@ -187,6 +195,34 @@ fn findings_of_archive(server: &mut Server, find: &mut impl FnMut(Severity, Stri
 impl Log for Postgres {
     fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
         replay::replay(&self.options, &self.place, parts, recorded, replay)
+    }
+
+    fn position(&self, text: &str) -> Option<u64> {
+        text.parse::<log::Lsn>().ok().map(|position| position.0)
+    }
+
+    fn marks(
+        &self,
+        name: &str,
+        pieces: &mut dyn Iterator<Item = io::Result<LogPiece>>,
+    ) -> Result<Option<Vec<u64>>> {
+        let failed = |why: String| Error::BadSource { path: self.data().to_owned(), why };
+        let mut walk = wal::Walk::default();
+        let mut pieces = pieces.peekable();
+        while let Some(piece) = pieces.next() {
+            let lost = |error: io::Error| failed(format!("its log cannot be read: {error}"));
+            let LogPiece { first, name: file, mut bytes, .. } = piece.map_err(lost)?;
+            // A segment may have come in parts.
+            while let Some(Ok(more)) = pieces
+                .next_if(|next| next.as_ref().is_ok_and(|next| next.name.is_some() && next.name == file))
+            {
+                bytes.extend_from_slice(&more.bytes);
+            }
+            let walked = walk.segment(log::Lsn(first), &bytes, pieces.peek().is_some());
+            walked.map_err(|why| failed(format!("its archived log is damaged: {why}")))?;
+        }
+        let points = walk.seen().points.iter().filter(|(found, _)| found == name);
+        Ok(Some(points.map(|(_, behind)| behind.0).collect()))
     }
 }
 

@@ -8,15 +8,18 @@
 //!
 //! The checksum is that of `checksum_impl.h`, over the page with the checksum itself as zero.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::super::Problem;
 use super::log::Lsn;
+use super::unchanged::{Looked, wait_for_writers};
 
 /// The block size that PostgreSQL is built with unless somebody chose another.
 pub(super) const PAGE_BYTES: usize = 8192;
@@ -32,7 +35,16 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 const TOLD_MAX: usize = 20;
 
 /// Damaged pages that were met, by all readers of a capture.
-pub(super) type Damage = Arc<Mutex<Vec<Problem>>>;
+pub(super) type Damage = Arc<Mutex<Damaged>>;
+
+/// What of the pages is damaged.
+#[derive(Debug, Default)]
+pub(super) struct Damaged {
+    /// The first of them, and that there are more.
+    pub told: Vec<Problem>,
+    /// All files that have one.
+    pub files: BTreeSet<PathBuf>,
+}
 
 /// A relation file that is read page by page.
 pub(super) struct PageReader {
@@ -44,6 +56,7 @@ pub(super) struct PageReader {
     /// The number of the file's first page within its relation; `None` where pages have no checksums.
     first: Option<u64>,
     damage: Damage,
+    looked: Arc<Looked>,
     batch: Vec<u8>,
     given: usize,
 }
@@ -56,13 +69,15 @@ impl PageReader {
         end: u64,
         first: Option<u64>,
         damage: Damage,
+        looked: Arc<Looked>,
     ) -> io::Result<Box<dyn Read + Send>> {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Box::new(io::empty())),
             Err(error) => return Err(error),
         };
-        Ok(Box::new(Self { file, path, at: 0, end, first, damage, batch: Vec::new(), given: 0 }))
+        wait_for_writers(&file);
+        Ok(Box::new(Self { file, path, at: 0, end, first, damage, looked, batch: Vec::new(), given: 0 }))
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -88,7 +103,9 @@ impl PageReader {
                     self.look_again(page, block)?;
                 }
             }
+            self.looked.pages.fetch_add((length / PAGE_BYTES) as u64, Ordering::Relaxed);
         }
+        self.looked.read.fetch_add(length as u64, Ordering::Relaxed);
         self.at += length as u64;
         if length < wanted {
             self.end = self.at;
@@ -119,12 +136,13 @@ impl PageReader {
     }
 
     fn tell(&self, what: String) {
-        let mut told = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD_MAX {
-            told.push(Problem { path: self.path.clone(), what });
-        } else if told.len() == TOLD_MAX {
+        let mut found = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        found.files.insert(self.path.clone());
+        if found.told.len() < TOLD_MAX {
+            found.told.push(Problem { path: self.path.clone(), what });
+        } else if found.told.len() == TOLD_MAX {
             let what = "and more pages with wrong checksums".to_owned();
-            told.push(Problem { path: self.path.clone(), what });
+            found.told.push(Problem { path: self.path.clone(), what });
         }
     }
 }

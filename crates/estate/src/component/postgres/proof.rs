@@ -70,7 +70,10 @@ pub(super) fn prove(
         settings,
         timeout: options.proof_timeout,
         cancel,
-        recovery: Recovery::Backup,
+        recovery: match recorded.details.get(detail::FROM_STANDBY).map(String::as_str) {
+            Some("true") => Recovery::StandbysBackup,
+            _ => Recovery::Backup,
+        },
     };
 
     let beside = links::locations(&tablespaces, parts, |part| &part.beside)?;

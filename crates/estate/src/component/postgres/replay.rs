@@ -319,7 +319,10 @@ impl Feed<'_, '_> {
         let looked = looked.map_err(|why| self.bad(format!("{name}: {why}")))?;
         let walked = self.walk.segment(looked.begin, &bytes, true);
         walked.map_err(|why| self.bad(format!("the log is damaged in {name}: {why}")))?;
-        if let Some(at) = self.walk.seen().tablespace {
+        // Behind where the server stops it does no harm.
+        if let Some(at) = self.walk.seen().tablespace
+            && self.walk.stopped().is_none_or(|stopped| stopped.before > at)
+        {
             return Err(self.bad(format!(
                 "a tablespace is made or dropped in the log, at {at}: choose an instant before that, or a backup made \
                  after it"

@@ -35,6 +35,8 @@ pub(super) struct Server {
     pub settings: Vec<(String, String)>,
     /// Files of the configuration outside of the data directory.
     pub outside: Vec<PathBuf>,
+    /// It replays the log of another server.
+    pub is_standby: bool,
 }
 
 /// What a file `postmaster.pid` says.
@@ -162,12 +164,8 @@ impl Server {
                 found: super::identity(control.system),
             });
         }
-        if connection.known("select pg_catalog.pg_is_in_recovery()").map_err(ask("ask for its state"))? != "f"
-        {
-            let why =
-                "its server is a standby, from which backups are not yet supported: back up the primary";
-            return Err(bad(why.to_owned()));
-        }
+        let state = connection.known("select pg_catalog.pg_is_in_recovery()");
+        let is_standby = state.map_err(ask("ask for its state"))? != "f";
         let level = connection.known("show wal_level").map_err(ask("ask for a setting"))?;
         if level == "minimal" {
             let why = "its server has wal_level = minimal, which loses what a backup needs: set it to replica in \
@@ -197,7 +195,14 @@ impl Server {
             tablespace_version,
             settings,
             outside,
+            is_standby,
         })
+    }
+
+    /// How far a standby has replayed its log: where the next record begins.
+    pub(super) fn replayed(&mut self) -> Result<String> {
+        let sql = "select pg_catalog.pg_last_wal_replay_lsn()::text";
+        self.connection.known(sql).map_err(|error| at("ask how far it has replayed", &self.name, &error))
     }
 
     /// Begins a backup; the log that it needs is kept by a slot that lives as long as the connection.
@@ -249,7 +254,8 @@ impl Server {
     /// Ends the backup: the position of its end, the label and the map of tablespaces, byte for byte.
     ///
     /// Does not wait for an archive: what the backup needs of the log is read from the server's own directory. On
-    /// a primary the end also switches to a new segment, so that the last one is complete.
+    /// a primary the end also switches to a new segment, so that the last one is complete. A standby that was promoted
+    /// meanwhile refuses.
     pub(super) fn end(&mut self) -> Result<(String, Vec<u8>, Vec<u8>)> {
         // Texts come as they are stored: paths need not be of any encoding.
         self.ask("prepare the session", "set client_encoding = 'SQL_ASCII'")?;

@@ -264,7 +264,7 @@ fn member(
 ) -> Member {
     let reader = Whole::new(from, bytes, unread);
     let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
-    let content = Content::Stream { meta, size: Some(bytes), block_bytes: None, open };
+    let content = Content::Stream { meta, size: Some(bytes), block_bytes: None, open, origin: None };
     Member { path_in_snapshot: path, content }
 }
 

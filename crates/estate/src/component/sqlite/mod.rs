@@ -245,7 +245,13 @@ impl Component for Sqlite {
             let reader =
                 Whole::new(PageReader::new(Arc::clone(&snapshot), page_bytes, pages, log), bytes, &unread);
             let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
-            let content = Content::Stream { meta, size: Some(bytes), block_bytes: Some(BLOCK_BYTES), open };
+            let content = Content::Stream {
+                meta,
+                size: Some(bytes),
+                block_bytes: Some(BLOCK_BYTES),
+                open,
+                origin: None,
+            };
             members.insert(0, Member { path_in_snapshot: self.path().to_owned(), content });
             Some(snapshot)
         } else {
@@ -340,7 +346,7 @@ fn file_member(path_in_snapshot: PathBuf, file: &Path, meta: StreamMeta, unread:
     let size = content.metadata().map_err(Error::io("look at", file))?.len();
     let reader = Whole::new(content, size, unread);
     let open: Open = Box::new(move || Ok(Box::new(reader) as Box<dyn Read + Send>));
-    let content = Content::Stream { meta, size: Some(size), block_bytes: None, open };
+    let content = Content::Stream { meta, size: Some(size), block_bytes: None, open, origin: None };
     Ok(Member { path_in_snapshot, content })
 }
 
