@@ -16,6 +16,7 @@ mod json;
 mod logs;
 mod open;
 mod postgres;
+mod proving;
 mod redis;
 mod resume;
 mod retention;

@@ -25,6 +25,7 @@ mod by_hand;
 mod capture;
 mod connection;
 mod control;
+mod damage;
 mod facts;
 mod links;
 mod listing;
@@ -34,6 +35,7 @@ mod proof;
 pub(crate) mod question;
 mod replay;
 mod server;
+mod standing;
 pub mod wal;
 
 use std::fs;
@@ -47,8 +49,8 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Log, Part, PointFacts, PostgresOptions, Proof,
-    Replay, Replayed, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Log, Part, PointFacts, PostgresOptions,
+    Proof, Replay, Replayed, Severity, Standing, State,
 };
 use crate::{Error, Result};
 
@@ -78,9 +80,12 @@ fn identity(system: u64) -> String {
     format!("system {system}")
 }
 
-/// What captures and proves; another number makes a proof stale.
-fn engine() -> String {
-    "postgres 1".to_owned()
+/// What captures and proves on our side; another number makes a proof stale.
+const DRIVER: &str = "driver 1";
+
+/// The server of a point, and what made it: another version of either makes a proof stale. `version` is `server_version_num`.
+fn engine(version: u32) -> String {
+    format!("PostgreSQL {}.{}, {DRIVER}", version / 10_000, version % 10_000)
 }
 
 impl Postgres {
@@ -188,6 +193,10 @@ impl Log for Postgres {
     fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
         replay::replay(&self.options, &self.place, parts, recorded, replay)
     }
+
+    fn standing(&self, cancel: &Cancel) -> Option<Standing> {
+        self.options.archive.then(|| standing::standing(&self.options, &self.place, cancel))?
+    }
 }
 
 impl Component for Postgres {
@@ -208,7 +217,7 @@ impl Component for Postgres {
     }
 
     fn engine(&self) -> String {
-        engine()
+        DRIVER.to_owned()
     }
 
     fn preflight(&self) -> Vec<Finding> {
@@ -298,6 +307,20 @@ impl Component for Postgres {
 
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof> {
         proof::prove(&self.options, &self.place, parts, recorded, cancel)
+    }
+
+    fn damage(
+        &self,
+        parts: &[Part],
+        recorded: &PointFacts,
+        how: Damage,
+        cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        // The log that comes with the point would mend most of what is damaged before it is replayed, as it is there to do.
+        if how != Damage::Cut {
+            proof::prove(&self.options, &self.place, parts, recorded, cancel)?;
+        }
+        self.within(|| damage::damage(parts, recorded, how))
     }
 
     fn prove_by_hand(&self, parts: &[Part], recorded: &PointFacts) -> Option<String> {
