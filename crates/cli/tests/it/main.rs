@@ -31,3 +31,4 @@ mod snapshots;
 mod units;
 mod upkeep;
 mod wal;
+mod without;
