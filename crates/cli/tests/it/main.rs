@@ -28,6 +28,7 @@ mod shipping;
 mod shown;
 mod signals;
 mod snapshots;
+mod three;
 mod units;
 mod upkeep;
 mod wal;
