@@ -8,9 +8,9 @@ use engine::copies::CopySite;
 use engine::site::Site;
 use jiff::tz::TimeZone;
 use plan::Plan;
-use repository::Repository;
+use repository::{Clock, InitOptions, Repository};
 
-use crate::access::{Access, AccessArgs};
+use crate::access::{Access, AccessArgs, KEY_COST, author};
 use crate::environment;
 use crate::outcome::Failure;
 use crate::password::Source;
@@ -106,6 +106,24 @@ impl PlanArgs {
         Ok(Site { copies: Vec::new(), from: Some(location), ..site })
     }
 
+    /// The same for what needs no repository, and is wanted most when it is gone: where it cannot be opened, an empty one in
+    /// memory stands in for it, and a person is told why.
+    pub fn open_or_do_without(&self, from: &FromArgs, ui: &Ui) -> Result<Site, Failure> {
+        let failure = match self.open_from(from, ui) {
+            Ok(site) => return Ok(site),
+            // A copy that was asked for by name is wanted.
+            Err(failure) if from.from.is_some() => return Err(failure),
+            Err(failure) => failure,
+        };
+        let site = self.site(self.read()?, stand_in()?, ui)?;
+        let why = failure.to_string();
+        ui.note(&format!(
+            "note: the repository cannot be opened ({why}); what needs none is done, and what is recorded of it stays on this \
+             machine"
+        ));
+        Ok(Site { copies: Vec::new(), ..site })
+    }
+
     /// The directory in which Lifeboat keeps what it must remember of the plan's estate; absolute.
     pub fn state(&self, read: &Read) -> Result<PathBuf, Failure> {
         let state = match self.state.clone().or_else(|| environment::path("LIFEBOAT_STATE")) {
@@ -151,6 +169,19 @@ pub struct FromArgs {
     /// Use this copy of the plan instead of its repository: its location as the plan writes it, or its number from 1
     #[arg(long, value_name = "COPY", help_heading = "Plan")]
     pub from: Option<String>,
+}
+
+/// An empty repository in memory.
+fn stand_in() -> Result<Repository, Failure> {
+    let options = InitOptions {
+        chunking: repository::format::Chunking::Gear,
+        polynomial: None,
+        cost: KEY_COST,
+        author: author(),
+    };
+    let store = Arc::new(store::Memory::new());
+    Repository::init(store, b"in memory", &options, Clock::system())
+        .map_err(|error| Failure::Opening { error, hints: Vec::new() })
 }
 
 /// Tells of the copies when the repository cannot be opened.

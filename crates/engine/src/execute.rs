@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use runbook::journal::Journal;
 use runbook::{
-    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome,
+    Actions, Body, ControlDirectory, Controls, Ended, Environment, Observer, Options, Order, Outcome, Proven,
     RunBegun, Runbook, State, Status, SystemClock, Verdict,
 };
 
@@ -190,7 +190,7 @@ fn record_of(site: &Site, kind: Kind, ended: &Ended, begun_at: Option<Timestamp>
             .collect(),
         waited_seconds: state.people_time(state.at()).as_secs_f64(),
         chosen: context.chosen.clone(),
-        components: components_of(state),
+        components: components_of(state, kind),
         rto_seconds: is_recovery.then(|| recovery_time(state, &context, begun_at.unwrap_or(began))),
         rpo_seconds: is_recovery.then(|| recovery_point(&ended.state, &context)).flatten(),
     })
@@ -260,8 +260,8 @@ impl SecondsOrZero for jiff::Span {
     }
 }
 
-/// The components that the run backed up or brought back, and why not if not.
-fn components_of(state: &State) -> BTreeMap<String, Option<String>> {
+/// The components that the run backed up or brought back, and why not if not. In a restore test what was not shown counts.
+fn components_of(state: &State, kind: Kind) -> BTreeMap<String, Option<String>> {
     let mut components = BTreeMap::new();
     state.runbook().visit(&mut |step, _| {
         let Body::Action(action) = &step.body else { return };
@@ -272,7 +272,11 @@ fn components_of(state: &State) -> BTreeMap<String, Option<String>> {
         let input = action.input.get("restored").unwrap_or(&action.input);
         let Some(component) = input.get("component").and_then(serde_json::Value::as_str) else { return };
         let why = match state.step(&step.id).map(|step| &step.status) {
-            Some(Status::Succeeded { .. } | Status::NotNeeded) => None,
+            Some(Status::Succeeded { performed, .. }) => match &performed.proven {
+                Proven::Not(why) if kind == Kind::Verify => Some(format!("not proven: {why}")),
+                _ => None,
+            },
+            Some(Status::NotNeeded) => None,
             Some(Status::Failed { failure, .. }) => Some(failure.message.clone()),
             Some(Status::Skipped { reason, .. }) => Some(format!("skipped: {reason}")),
             _ => Some("not reached".to_owned()),

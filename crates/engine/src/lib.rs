@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`site`] | the plan, the repository, who asks from where: what every use case begins with |
 //! | [`point`] | recovery points and the choice among them |
-//! | [`protect`] | backing up by the plan; restore tests |
+//! | [`protect`], [`proving`] | backing up by the plan; restore tests, negative drills |
 //! | [`recover`], [`drill`] | a disaster answered, and rehearsed in a twin |
 //! | [`log`] | points and logs together: the way to any instant |
 //! | [`retain`], [`copies`] | which points go by the plan's `keep`; what its `copies` lack and get |
@@ -41,6 +41,7 @@ mod perform;
 pub mod point;
 mod preflight;
 pub mod protect;
+pub mod proving;
 pub mod recover;
 pub mod report;
 pub mod resolve;

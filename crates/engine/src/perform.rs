@@ -116,6 +116,8 @@ impl<'a> Performer<'a> {
             Work::Fetch(restored) => self.fetch(&restored, at),
             Work::Replay(restored) => self.replay(&restored, at),
             Work::Prove(restored) => self.prove(&restored, at),
+            Work::Compare(restored) => self.compare(&restored, at),
+            Work::Notice { restored, how } => self.notice(&restored, how, at),
             Work::Swap { restored, swap } => self.swap(&restored, &swap, at),
             Work::Discard { directory, .. } => self.discard(&directory),
             Work::Start { service } => self.start(&service, at),
@@ -270,7 +272,9 @@ impl<'a> Performer<'a> {
     fn replay(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
-        let scratch = self.site.state.join("scratch").join(at.run()).join(&restored.component);
+        // Beside the directories of restore tests, because it is removed.
+        let name = format!("{}-replay", restored.component);
+        let scratch = self.site.state.join("scratch").join(at.run()).join(name);
         let replayed = self
             .beside(driver, || {
                 backup::make(&scratch)?;
@@ -294,14 +298,17 @@ impl<'a> Performer<'a> {
     }
 
     fn prove(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Performed, Failure> {
+        judge(&restored.component, &self.proof(restored, at)?)
+    }
+
+    /// What the driver shows about what lies beside.
+    pub(crate) fn proof(&self, restored: &Restored, at: &StepContext<'_>) -> Result<Proof, Failure> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
         let recorded = log::recorded_after(restored);
-        let proof = self
-            .beside(driver, || driver.prove(&restored.parts, &recorded, &cancel))
+        self.beside(driver, || driver.prove(&restored.parts, &recorded, &cancel))
             .map_err(failure)?
-            .map_err(|error| failure(Error::component(&restored.component)(error)))?;
-        judge(&restored.component, &proof)
+            .map_err(|error| failure(Error::component(&restored.component)(error)))
     }
 
     fn swap(
@@ -582,6 +589,7 @@ impl Actions for Performer<'_> {
                 Work::Fetch(_)
                 | Work::Replay(_)
                 | Work::Prove(_)
+                | Work::Compare(_)
                 | Work::Swap { .. }
                 | Work::Discard { .. }
                 | Work::Start { .. }
@@ -597,6 +605,8 @@ impl Actions for Performer<'_> {
             ) => Probe::NotDone,
             // The language demands that these are safe to run twice, or say when they are done.
             Ok(Work::Run { .. } | Work::Notify { .. }) => Probe::NotDone,
+            // What was damaged once is not damaged again: a restore test is begun anew.
+            Ok(Work::Notice { .. }) => Probe::Unknown,
             Err(_) => Probe::Unknown,
         }
     }

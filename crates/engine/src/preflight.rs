@@ -80,9 +80,10 @@ fn ages(site: &Site, context: &Context) -> Vec<Finding> {
         (age > rpo).then(|| Finding {
             severity: Severity::Warning,
             what: format!(
-                "what there is of {} is {} older than the disaster; at most {} may be lost",
+                "what there is of {} is {} {}; at most {} may be lost",
                 chosen.component,
                 units::duration(age),
+                if context.scenario.is_some() { "older than the disaster" } else { "old" },
                 units::duration(rpo)
             ),
             hint: "what was written after it is lost; see `lifeboat points`".into(),

@@ -1,7 +1,5 @@
-//! Backing up by the plan, and verifying what is stored: the use cases that need no disaster.
+//! Backing up by the plan.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use place::Place;
@@ -11,14 +9,14 @@ use crate::drivers::Drivers;
 use crate::execute::{Conduct, Finished, What, execute};
 use crate::perform::Performer;
 use crate::recover::{plain_context, runbook};
-use crate::resolve::{Chosen, Context, Numbers, backup_steps, fetch_and_prove, phase};
+use crate::resolve::{Numbers, backup_steps, phase};
 use crate::runs::{Kind, new_id};
 use crate::site::Site;
 use crate::work::Work;
-use crate::{Error, Result, copies, log};
+use crate::{Error, Result, copies};
 
 /// How long the backup or test of everything may take at most; single components have limits of their own.
-const ALL_WITHIN: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const ALL_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Backs up the components `names`, or all of the plan; what was backed up well is copied to the plan's copies, and what
 /// `keep` does not keep of it is forgotten.
@@ -72,63 +70,8 @@ fn with_upkeep(site: &Site, backup: Step, name: &str) -> Step {
     Step::new(id.as_str(), format!("protect {name}"), Body::Sequence(steps))
 }
 
-/// Restores the newest point of the components `names`, or of all, into scratch, proves it, and throws it away.
-///
-/// Fails when a component has no point that counts.
-pub fn verify_restore(site: &Site, names: &[String], conduct: Conduct<'_>) -> Result<Finished> {
-    let names = chosen_components(site, names)?;
-    let now = site.now();
-    let id = new_id(Kind::Verify, now);
-    let catalogue = site.catalogue()?;
-    let drivers = Drivers::of(site, &Place::host())?;
-    let mut chosen = Vec::new();
-    let mut numbers = Numbers::top();
-    let together = numbers.next();
-    let mut inside = Numbers::inside(&together);
-    let mut steps = Vec::new();
-    for name in &names {
-        let choice = log::choose(&site.repository, &catalogue, name, None)?;
-        chosen.push(Chosen::of(&choice));
-        let directory: PathBuf = site.state.join("scratch").join(&id).join(name);
-        let driver = drivers.component(name)?;
-        if driver.is_proven_as_another_user() {
-            let_through(&site.state, &directory)?;
-        }
-        let parts = driver.parts(&id, &choice.point.recorded);
-        let parts = parts.iter().map(|part| part.moved_to(&directory)).collect();
-        let restored = log::restored(name, &choice, parts);
-        let step = inside.next();
-        let mut tested = fetch_and_prove(&restored, &step.child("test"));
-        tested.name = format!("restore {name} into scratch and prove it");
-        let discard = Work::Discard { component: name.clone(), directory: directory.clone() };
-        let discard = discard.action(format!("rm -rf {}", directory.display()));
-        let discard = phase(
-            Step::new(step.child("discard").as_str(), format!("throw {name} away"), Body::Action(discard)),
-            "clean up",
-        );
-        steps.push(Step::new(step.as_str(), format!("test {name}"), Body::Sequence(vec![tested, discard])));
-    }
-    let mut all = Step::new(together.as_str(), "restore tests".to_owned(), Body::Parallel(steps));
-    all.timeout = Some(ALL_WITHIN);
-    let context = Context { chosen, ..plain_context(site, now) };
-    let runbook = runbook(format!("restore test of {}", names.join(", ")), vec![all], &context);
-    carry_out(site, Kind::Verify, &id, runbook, conduct)
-}
-
-/// Makes `directory`, and lets other users of this machine go through it from `state` on, without showing them what is in
-/// there: a server that is started for a proof must reach the files that it is given.
-fn let_through(state: &Path, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
-    for made in directory.ancestors().take_while(|upper| upper.starts_with(state)) {
-        let found = std::fs::metadata(made).map_err(Error::io("look at", made))?;
-        let mut permissions = found.permissions();
-        permissions.set_mode(permissions.mode() | 0o011);
-        std::fs::set_permissions(made, permissions).map_err(Error::io("let others through", made))?;
-    }
-    Ok(())
-}
-
-fn carry_out(
+/// Executes the runbook of a backup or of restore tests on this host; nothing that it had in scratch is left.
+pub(crate) fn carry_out(
     site: &Site,
     kind: Kind,
     id: &str,
@@ -167,7 +110,8 @@ fn with_timeout(site: &Site, step: Step) -> Step {
     Step { timeout: timeout.or(step.timeout), ..step }
 }
 
-fn chosen_components(site: &Site, names: &[String]) -> Result<Vec<String>> {
+/// The components that are meant: all of the plan where none is named.
+pub(crate) fn chosen_components(site: &Site, names: &[String]) -> Result<Vec<String>> {
     for name in names {
         site.plan.component(name)?;
     }

@@ -125,7 +125,7 @@ pub fn preview_restore(site: &Site, component: &str, goal: &Goal, to: Option<&Pa
 
 /// Refuses an instant of which nothing can be known yet: it was mistyped, and the latest would pass for it. A point of a
 /// machine whose clock is ahead is known.
-fn refuse_future(at: Option<Timestamp>, now: Timestamp, catalogue: &Catalogue) -> Result<()> {
+pub(crate) fn refuse_future(at: Option<Timestamp>, now: Timestamp, catalogue: &Catalogue) -> Result<()> {
     let known = catalogue.all().last().map_or(now, |newest| newest.instant().max(now));
     match at.filter(|at| *at > known) {
         None => Ok(()),
@@ -190,7 +190,7 @@ pub(crate) fn refuse_blocked(preview: &Preview) -> Result<()> {
 
 /// Takes up a run of this machine that was interrupted or failed.
 ///
-/// Fails for a drill, whose twin is gone with the process that had it.
+/// Fails for a drill or a restore test, whose twin or scratch is gone with the process that had it.
 pub fn resume(site: &Site, id: &str, orders: Vec<Order>, conduct: Conduct<'_>) -> Result<Finished> {
     let (state, pinned) = pinned(site, id)?;
     let kind = kind_of(&state)?;
@@ -198,6 +198,12 @@ pub fn resume(site: &Site, id: &str, orders: Vec<Order>, conduct: Conduct<'_>) -
         return Err(Error::refused(
             format!("the drill {id} cannot go on: its twin is gone"),
             "begin a new drill; nothing of the old one is left",
+        ));
+    }
+    if kind == Kind::Verify {
+        return Err(Error::refused(
+            format!("the restore test {id} cannot go on: what it had restored is gone"),
+            "begin a new one with `lifeboat verify --restore`",
         ));
     }
     go_on(&pinned, kind, id, What::Resume(orders), conduct)

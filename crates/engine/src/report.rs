@@ -227,7 +227,7 @@ pub struct PointUsed {
     pub instant: Timestamp,
     /// The moment of the last thing that the log behind it has brought back; `None` without a log.
     pub further: Option<Timestamp>,
-    /// How much older than the disaster what it comes to is; `None` for a run that answers none.
+    /// How much older than the disaster what it comes to is; of a run that answers none, than the run.
     pub before_seconds: Option<f64>,
     /// How much the plan allows.
     pub rpo_seconds: Option<f64>,

@@ -1,21 +1,26 @@
-//! Readiness: every objective beside what is measured, from what lies in the repository alone.
+//! Readiness: every objective beside what is measured, from what lies in the repository; a server of this machine that archives by
+//! itself is asked where its log stands, because an idle one archives nothing.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use estate::component::Standing;
 use jiff::Timestamp;
+use place::Place;
 use plan::Every;
-use runbook::Outcome;
+use runbook::{Outcome, RunStatus};
 use serde::Serialize;
 
 use crate::copies::CopySite;
+use crate::drivers::Drivers;
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind, Record};
 use crate::ship::seen::Seen;
 use crate::site::Site;
 use crate::timeline::{Timeline, timeline};
 use crate::units::duration;
-use crate::{Error, Result, copies};
+use crate::{Error, Result, copies, proving};
 
 /// A drill that the plan does not schedule is overdue after this.
 const DRILL_EVERY: Duration = Duration::from_secs(30 * 86_400);
@@ -35,6 +40,9 @@ pub struct Readiness {
     pub copies: Vec<CopyReadiness>,
     /// Runs of this machine that can be taken up again.
     pub open: Vec<String>,
+    /// Restore tests of this machine that were killed, and what they have left in scratch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub killed: Vec<KilledTest>,
     /// The newest runs, the newest first.
     pub recent: Vec<Record>,
     /// Records that could not be read: something may be missing above.
@@ -53,6 +61,28 @@ pub enum Protection {
     Broken,
     /// It was never backed up.
     Unprotected,
+}
+
+/// A restore test that did not come to its end, and so has shown nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KilledTest {
+    /// Its run.
+    pub run: String,
+    /// What it has left, which the next restore test removes.
+    pub left: std::path::PathBuf,
+}
+
+/// The last proof of one component by itself: a restore test, or a run of a scenario that brought it back.
+#[derive(Debug, Clone, Serialize)]
+pub struct ComponentProof {
+    /// What it comes to.
+    pub proof: Proof,
+    /// Why not proven, if not.
+    pub why: Vec<String>,
+    /// The run.
+    pub run: String,
+    /// When that ended.
+    pub when: Timestamp,
 }
 
 /// One component's readiness.
@@ -77,6 +107,9 @@ pub struct ComponentReadiness {
     /// Its log, if that is archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<Timeline>,
+    /// Whether it was shown to come back; `None` if that was never tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<ComponentProof>,
 }
 
 /// How far one copy is behind the repository.
@@ -140,7 +173,10 @@ pub struct ScenarioReadiness {
 impl Readiness {
     /// Whether everything is protected and proven, and every objective is met.
     pub fn is_ready(&self) -> bool {
-        let components = self.components.iter().all(|one| one.protection == Protection::Protected);
+        let components = self
+            .components
+            .iter()
+            .all(|one| one.protection == Protection::Protected && !one.has_failed_to_come_back());
         let scenarios = self.scenarios.iter().all(|one| one.proof == Proof::Proven && one.meets_rto());
         let copies = self.copies.iter().all(CopyReadiness::is_ready);
         components && scenarios && copies && self.unreadable.is_empty()
@@ -148,8 +184,16 @@ impl Readiness {
 
     /// Whether something failed or is broken, as opposed to late, stale or not tried.
     pub fn is_broken(&self) -> bool {
-        self.components.iter().any(|one| one.protection == Protection::Broken)
-            || self.scenarios.iter().any(|one| one.proof == Proof::Failed)
+        let is_broken =
+            |one: &ComponentReadiness| one.protection == Protection::Broken || one.has_failed_to_come_back();
+        self.components.iter().any(is_broken) || self.scenarios.iter().any(|one| one.proof == Proof::Failed)
+    }
+}
+
+impl ComponentReadiness {
+    /// Whether the last try to bring it back failed.
+    pub fn has_failed_to_come_back(&self) -> bool {
+        self.restored.as_ref().is_some_and(|restored| restored.proof == Proof::Failed)
     }
 }
 
@@ -180,6 +224,8 @@ pub fn status(site: &Site) -> Result<Readiness> {
     records.retain(|record| record.estate == site.estate());
     unreadable.extend(catalogue.unreadable.iter().cloned());
     let now = site.now();
+    // Elsewhere than at home late values may not be had; then the repository alone says what it knows.
+    let drivers = Drivers::of(site, &Place::host()).ok();
     let components = site
         .plan
         .components
@@ -187,7 +233,15 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .map(|(name, declared)| {
             let log = timeline(&site.repository, &catalogue, name)?;
             let looked = log.as_ref().map(|log| looked(site, log)).transpose()?.flatten();
-            Ok(component(name, declared, &catalogue, &records, (log, looked), now))
+            let standing = log.as_ref().and_then(|_| standing(drivers.as_ref()?, name));
+            let up_to_date =
+                standing.as_ref().zip(log.as_ref()).and_then(|(standing, log)| archived(standing, log));
+            let mut readiness =
+                component(name, declared, &catalogue, &records, (log, looked.max(up_to_date)), now);
+            if let Some(standing) = standing {
+                readiness.why = told(readiness.protection, readiness.why, &standing);
+            }
+            Ok(ComponentReadiness { restored: restored(site, name, &catalogue, &records, now), ..readiness })
         })
         .collect::<Result<_>>()?;
     let scenarios = site
@@ -199,7 +253,19 @@ pub fn status(site: &Site) -> Result<Readiness> {
     let recent = records.iter().rev().take(RECENT_MAX).cloned().collect();
     let estate = site.estate();
     let copies = site.copies.iter().map(|copy| of_copy(site, copy, &catalogue, now)).collect();
-    Ok(Readiness { estate, now, components, scenarios, copies, open: open(site)?, recent, unreadable })
+    let killed =
+        proving::killed_tests(site).into_iter().map(|(run, left)| KilledTest { run, left }).collect();
+    Ok(Readiness {
+        estate,
+        now,
+        components,
+        scenarios,
+        copies,
+        open: open(site)?,
+        killed,
+        recent,
+        unreadable,
+    })
 }
 
 fn of_copy(site: &Site, copy: &CopySite, main: &Catalogue, now: Timestamp) -> CopyReadiness {
@@ -236,10 +302,7 @@ fn open(site: &Site) -> Result<Vec<String>> {
     let mut open = Vec::new();
     for id in runs::local(&site.state)? {
         match runs::read(&site.state, None, &id) {
-            // A drill's twin is gone with its process.
-            Ok(run) if run.state.begun().kind != Kind::Drill.as_str() && runs::is_open(&run.state) => {
-                open.push(id);
-            }
+            Ok(run) if can_go_on(&run.state) => open.push(id),
             Ok(_) => {}
             // Begun and killed before its first entry: there is nothing to go on with.
             Err(Error::Journal(runbook::journal::JournalError::Empty)) => {}
@@ -247,6 +310,103 @@ fn open(site: &Site) -> Result<Vec<String>> {
         }
     }
     Ok(open)
+}
+
+/// Whether a run is of a kind that is taken up again: a drill's twin and a restore test's scratch are gone with their process, and
+/// a backup that has failed is made anew.
+fn can_go_on(state: &runbook::State) -> bool {
+    let kind = state.begun().kind.as_str();
+    let is_over = kind == Kind::Backup.as_str() && matches!(state.status(), RunStatus::Ended(_));
+    let is_rehearsal = [Kind::Drill, Kind::Verify].iter().any(|rehearsal| rehearsal.as_str() == kind);
+    !is_over && !is_rehearsal && runs::is_open(state)
+}
+
+/// The last time that a component was tried to be brought back, with or without a scenario around it.
+fn restored(
+    site: &Site,
+    name: &str,
+    catalogue: &Catalogue,
+    records: &[Record],
+    now: Timestamp,
+) -> Option<ComponentProof> {
+    let is_try = |record: &&Record| match record.kind {
+        Kind::Verify => record.outcome != Outcome::Interrupted && record.components.contains_key(name),
+        // Why a scenario failed may have nothing to do with the component.
+        Kind::Drill | Kind::Recover | Kind::Restore => {
+            record.outcome == Outcome::Verified && record.chosen.iter().any(|chosen| chosen.component == name)
+        }
+        Kind::Backup => false,
+    };
+    let record = records.iter().rev().find(is_try)?;
+    let (proof, why) = match record.components.get(name) {
+        Some(Some(why)) => (Proof::Failed, vec![why.clone()]),
+        _ => match aged(site, name, record, catalogue, now) {
+            reasons if reasons.is_empty() => (Proof::Proven, Vec::new()),
+            reasons => (Proof::Stale, reasons),
+        },
+    };
+    Some(ComponentProof { proof, why, run: record.run.clone(), when: record.ended })
+}
+
+/// What has changed since a component came back.
+fn aged(site: &Site, name: &str, proof: &Record, catalogue: &Catalogue, now: Timestamp) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if proof.program != site.program {
+        reasons.push(format!("it was proven with {}, this is {}", proof.program, site.program));
+    }
+    reasons.extend(other_engines(proof, catalogue, Some(name)));
+    let age = Duration::try_from(now.duration_since(proof.ended)).unwrap_or_default();
+    if age > DRILL_EVERY {
+        reasons.push(format!(
+            "it was proven {} ago, and is to be every {}",
+            duration(age),
+            duration(DRILL_EVERY)
+        ));
+    }
+    reasons
+}
+
+/// The components, or the one, whose newest point another engine made than the one that was proven.
+fn other_engines(proof: &Record, catalogue: &Catalogue, only: Option<&str>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for chosen in proof.chosen.iter().filter(|chosen| only.is_none_or(|only| chosen.component == only)) {
+        // What was chosen last may be an older point, of an older engine, beside the latest.
+        let proven = proof.chosen.iter().filter(|other| other.component == chosen.component);
+        let newest = proven.max_by_key(|other| other.recovered()).unwrap_or(chosen);
+        if let Some(engine) = catalogue.newest(&chosen.component).map(|point| point.recorded.engine.as_str())
+            && engine != newest.engine
+        {
+            reasons.push(format!("{} was {}, and is {engine} now", chosen.component, newest.engine));
+        }
+    }
+    reasons.dedup();
+    reasons
+}
+
+/// Where the log of a live source of this machine stands that archives by itself.
+fn standing(drivers: &Drivers, name: &str) -> Option<Standing> {
+    let never = Arc::new(AtomicBool::new(false));
+    drivers.component(name).ok()?.log()?.standing(&never)
+}
+
+/// What a live source says beside what the repository shows.
+fn told(protection: Protection, why: Option<String>, standing: &Standing) -> Option<String> {
+    let more = match (protection, &standing.stuck, &standing.instant) {
+        (Protection::Protected | Protection::Late, Some(stuck), _) => stuck,
+        (Protection::Late, None, Err(unknown)) => unknown,
+        _ => return why,
+    };
+    Some(why.map_or_else(|| more.clone(), |why| format!("{why}; {more}")))
+}
+
+/// The instant up to which everything that a live source has written is archived and can be had; `None` when that is not known,
+/// or something is missing.
+fn archived(standing: &Standing, log: &Timeline) -> Option<Timestamp> {
+    let is_archived = log
+        .stretches
+        .iter()
+        .any(|stretch| stretch.lineage == standing.lineage && stretch.last >= standing.position);
+    standing.instant.as_ref().ok().copied().filter(|_| is_archived)
 }
 
 /// The last look at a live source that found nothing more than what is archived and can be had: the log of an idle
@@ -305,6 +465,7 @@ fn component(
         points: catalogue.of(name).filter(|point| point.counts()).count(),
         bytes: newest.and_then(|point| point.recorded.bytes),
         log,
+        restored: None,
     }
 }
 
@@ -353,19 +514,7 @@ fn staleness(
     if proof.program != site.program {
         reasons.push(format!("it was proven with {}, this is {}", proof.program, site.program));
     }
-    let engines: BTreeMap<&str, &str> = catalogue
-        .all()
-        .iter()
-        .filter(|point| point.counts())
-        .map(|point| (point.component.as_str(), point.recorded.engine.as_str()))
-        .collect();
-    for chosen in &proof.chosen {
-        if let Some(engine) = engines.get(chosen.component.as_str())
-            && *engine != chosen.engine
-        {
-            reasons.push(format!("{} was {}, and is {engine} now", chosen.component, chosen.engine));
-        }
-    }
+    reasons.extend(other_engines(proof, catalogue, None));
     let every = site
         .plan
         .drills

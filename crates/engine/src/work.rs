@@ -3,7 +3,7 @@
 //! Names of components, services and checks refer to the plan that the run has pinned; things without a name of
 //! their own, such as the environment of a `run:` step, are found by their position in that plan's text.
 
-use estate::component::{Part, PointFacts};
+use estate::component::{Damage, Part, PointFacts};
 use estate::swap::SwapPlan;
 use plan::Position;
 use runbook::Action;
@@ -57,6 +57,15 @@ pub enum Work {
     Replay(Restored),
     /// Shows that what lies beside is what was recorded.
     Prove(Restored),
+    /// Shows that every byte beside is the snapshot's.
+    Compare(Restored),
+    /// Damages what lies beside, which is scratch, and shows that its proof notices.
+    Notice {
+        /// What is damaged.
+        restored: Restored,
+        /// How.
+        how: Damage,
+    },
     /// Puts what was proven in its place and keeps what was there.
     Swap {
         /// What is swapped.

@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
-    let site = args.plan.open_from(&args.from, ui)?;
+    let site = args.plan.open_or_do_without(&args.from, ui)?;
     let diagnosis = diagnose(&site, &args.checks, &Arc::new(AtomicBool::new(false)))?;
     for asked in &diagnosis.asked {
         let (style, mark) = match asked.answer {

@@ -12,7 +12,8 @@ use crate::ui::{Ui, printable_path};
 
 /// Take back what a run did
 ///
-/// Swaps back what was there before, stops what was started and starts what was stopped, the last step first.
+/// Swaps back what was there before, stops what was started and starts what was stopped, the last step first. Needs no
+/// repository: the journal of the run is on this machine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +39,7 @@ pub struct RollbackArgs {
 }
 
 pub fn roll_back(args: &RollbackArgs, ui: &Ui) -> Answer {
-    let site = args.plan.open_from(&args.from, ui)?;
+    let site = args.plan.open_or_do_without(&args.from, ui)?;
     let id = runs::find(&site.state, &args.run)?;
     if !run::confirm(ui, args.yes, &format!("What run {id} did is taken back."))? {
         return Err(Failure::usage("not confirmed, so nothing was done", "answer yes, or give --yes"));

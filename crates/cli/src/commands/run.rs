@@ -43,17 +43,7 @@ pub fn show_preview(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
     if let Some(copy) = &preview.context.from {
         ui.line(format!("  from the copy {}", printable(copy)))?;
     }
-    for chosen in &preview.context.chosen {
-        let size = chosen.bytes.map(|bytes| format!(", {}", units::bytes(bytes))).unwrap_or_default();
-        let age = preview.context.happened.duration_since(chosen.recovered());
-        let age = Duration::try_from(age).map(units::duration).unwrap_or_default();
-        let snapshot = chosen.snapshot.get(..8).unwrap_or(&chosen.snapshot);
-        let further = chosen.further.map(|to| format!(" and its log up to {to}")).unwrap_or_default();
-        ui.line(format!(
-            "  {} from snapshot {snapshot} of {}{further} ({age} before the disaster{size})",
-            chosen.component, chosen.instant
-        ))?;
-    }
+    show_chosen(ui, preview)?;
     ui.line("")?;
     let mut lines = Vec::new();
     preview.runbook.visit(&mut |step, depth| {
@@ -83,6 +73,23 @@ pub fn show_preview(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
             Severity::Warning => (Style::Yellow, "note:"),
         };
         ui.line(format!("{} {}; {}", ui.paint(style, word), printable(&finding.what), finding.hint))?;
+    }
+    Ok(())
+}
+
+/// Shows which points are brought back. Without a scenario there is no disaster to count from.
+pub fn show_chosen(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
+    for chosen in &preview.context.chosen {
+        let size = chosen.bytes.map(|bytes| format!(", {}", units::bytes(bytes))).unwrap_or_default();
+        let age = preview.context.happened.duration_since(chosen.recovered());
+        let age = Duration::try_from(age).map(units::duration).unwrap_or_default();
+        let when = if preview.context.scenario.is_some() { "before the disaster" } else { "old" };
+        let snapshot = chosen.snapshot.get(..8).unwrap_or(&chosen.snapshot);
+        let further = chosen.further.map(|to| format!(" and its log up to {to}")).unwrap_or_default();
+        ui.line(format!(
+            "  {} from snapshot {snapshot} of {}{further} ({age} {when}{size})",
+            chosen.component, chosen.instant
+        ))?;
     }
     Ok(())
 }
@@ -165,6 +172,13 @@ fn again(record: &Record) -> String {
     match (record.kind, &record.scenario) {
         (engine::runs::Kind::Recover, Some(scenario)) => {
             format!("mend the cause and go on with `lifeboat recover {scenario} --resume {}`", record.run)
+        }
+        (engine::runs::Kind::Verify, _) => {
+            format!(
+                "nothing of the test is left in scratch; see the whole story with `lifeboat report {}`, and which \
+                 points there are with `lifeboat points`",
+                record.run
+            )
         }
         (kind, _) => format!("mend the cause and run `lifeboat {}` again", kind.as_str()),
     }

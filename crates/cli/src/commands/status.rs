@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use engine::status::{Proof, Protection, Readiness, status};
+use engine::status::{ComponentProof, Proof, Protection, Readiness, status};
 
 use crate::estate::{FromArgs, PlanArgs};
 use crate::json::Line;
 use crate::outcome::{Answer, Done, Explained, Verdict};
 use crate::table::Table;
-use crate::ui::{Style, Ui, printable};
+use crate::ui::{Style, Ui, printable, printable_path};
 use crate::units;
 
 /// Show how ready you are: every objective beside what is measured
 ///
-/// Reads the repository only, so that it works from any machine that has the plan and the key. Exits with 0 if everything is
+/// Reads the repository, so that it works from any machine that has the plan and the key, and asks a PostgreSQL server of this
+/// machine where its log stands. Exits with 0 if everything is
 /// protected and proven, 1 if something is broken, and 2 if something is late, stale or was never tried.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -54,7 +55,8 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
 }
 
 fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
-    let mut table = Table::new(&["component", "", "newest", "RPO", "size", "points"], &[2, 3, 4, 5]);
+    let mut table =
+        Table::new(&["component", "", "newest", "RPO", "size", "points", "came back"], &[2, 3, 4, 5]);
     for one in &readiness.components {
         table.row([
             one.component.clone(),
@@ -69,6 +71,9 @@ fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
             one.rpo_seconds.map(seconds).unwrap_or_default(),
             one.bytes.map(units::bytes).unwrap_or_default(),
             one.points.to_string(),
+            one.restored
+                .as_ref()
+                .map_or_else(|| "not tried".to_owned(), |restored| came_back(restored, readiness)),
         ]);
     }
     table.lines().try_for_each(|line| ui.line(line))?;
@@ -98,6 +103,12 @@ fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
             ui.line(format!("{} {}: {}", ui.paint(Style::Yellow, "!"), one.component, printable(why)))?;
         }
     }
+    for one in &readiness.components {
+        for why in one.restored.iter().flat_map(|restored| &restored.why) {
+            let mark = ui.paint(Style::Yellow, "!");
+            ui.line(format!("{mark} {}, when it was last brought back: {}", one.component, printable(why)))?;
+        }
+    }
     for one in &readiness.scenarios {
         for why in &one.why {
             ui.line(format!("{} {}: {}", ui.paint(Style::Yellow, "!"), one.scenario, printable(why)))?;
@@ -105,6 +116,14 @@ fn show(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Failure> {
     }
     for run in &readiness.open {
         ui.line(format!("{} run {run} is not at its end", ui.paint(Style::Yellow, "!")))?;
+    }
+    for killed in &readiness.killed {
+        let mark = ui.paint(Style::Yellow, "!");
+        let left = printable_path(&killed.left);
+        ui.line(format!(
+            "{mark} the restore test {} was killed and has shown nothing; the next one removes {left}, or do it by hand",
+            killed.run
+        ))?;
     }
     for what in &readiness.unreadable {
         ui.problem("a record", what);
@@ -148,6 +167,16 @@ fn show_copies(ui: &Ui, readiness: &Readiness) -> Result<(), crate::outcome::Fai
         }
     }
     ui.line("")
+}
+
+/// Whether a component came back when it was last tried, and how long ago that was.
+fn came_back(restored: &ComponentProof, readiness: &Readiness) -> String {
+    let age = readiness.now.duration_since(restored.when).as_secs_f64();
+    match restored.proof {
+        Proof::Proven => format!("{} ago", seconds(age)),
+        Proof::Stale => format!("STALE, {} ago", seconds(age)),
+        Proof::Failed | Proof::NeverTried => "FAILED".to_owned(),
+    }
 }
 
 fn seconds(seconds: f64) -> String {

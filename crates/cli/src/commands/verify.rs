@@ -1,12 +1,17 @@
 //! `lifeboat verify`
 
+use engine::logs;
+use engine::proving::{Wanted, Which, execute_preview, preview};
+use engine::recover::Preview;
 use engine::site::Site;
-use engine::{logs, protect};
+use jiff::Timestamp;
 use repository::check::{CheckOptions, ReadData, Severity, check};
 use repository::log::{Scope, VerifyReport};
 
+use super::recover::parse_instant;
 use super::run;
 use crate::estate::{FromArgs, PlanArgs};
+use crate::json::Line;
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Explained, Failure, Verdict};
 use crate::progress::Progress;
@@ -16,14 +21,16 @@ use crate::units;
 /// Verify what is stored: its structure, all of its data, or a real restore
 ///
 /// Without options the repository's structure is checked. --data reads every byte, of archived logs those that no earlier
-/// one has read. --restore restores the newest point of
-/// each component into scratch, proves it by its integrity and its facts, and throws it away.
+/// one has read. --restore restores the latest of each component and something older, chosen at random, into scratch, proves
+/// both by their integrity and their facts, and throws them away. --negative damages copies as well: their proof must fail.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lifeboat verify
   lifeboat verify --data
-  lifeboat verify --restore database")]
+  lifeboat verify --restore database
+  lifeboat verify --restore database --at '3d ago'
+  lifeboat verify --restore --negative")]
 pub struct Args {
     /// With --restore: which components; all if not given
     #[arg(value_name = "COMPONENT", requires = "restore")]
@@ -37,6 +44,15 @@ pub struct Args {
     /// Restore into scratch and prove what comes back
     #[arg(long)]
     restore: bool,
+    /// With --restore: the latest alone, and nothing older
+    #[arg(long, requires = "restore", conflicts_with = "at")]
+    latest_only: bool,
+    /// With --restore: what there is of this instant instead of the latest and something older
+    #[arg(long, value_name = "INSTANT", requires = "restore", value_parser = parse_instant)]
+    at: Option<Timestamp>,
+    /// With --restore: damage restored copies, too, and see that it is noticed
+    #[arg(long, requires = "restore")]
+    negative: bool,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -82,10 +98,28 @@ pub fn run(args: &Args, ui: &Ui) -> Answer {
     if !args.restore {
         return Ok(Done::verified(&summary));
     }
+    let which = match args.at {
+        Some(at) => Which::At(at),
+        None if args.latest_only => Which::Latest,
+        None => Which::LatestAndOlder,
+    };
+    let wanted = Wanted { components: args.components.clone(), which, negative: args.negative };
+    let preview = preview(&site, &wanted)?;
+    ui.talk(&preview.runbook.title)?;
+    show_choice(ui, &preview)?;
     let live = Live::new(ui, &site.who, None);
-    let finished = protect::verify_restore(&site, &args.components, run::conduct(&live));
+    let finished = execute_preview(&site, preview, run::conduct(&live));
     drop(live);
     run::conclude(ui, &finished?)
+}
+
+/// Says what is tested, so that it can be asked for again.
+fn show_choice(ui: &Ui, preview: &Preview) -> Result<(), Failure> {
+    ui.event(&Line::Answer {
+        kind: "chosen",
+        answer: serde_json::to_value(&preview.context.chosen).expect("choices have only text keys"),
+    })?;
+    run::show_chosen(ui, preview)
 }
 
 /// Reads the archived logs; why it failed, if something is wrong with one.

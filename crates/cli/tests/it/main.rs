@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bounds;
 mod demo;
 mod faults;
 mod harness;
@@ -16,6 +17,7 @@ mod json;
 mod logs;
 mod open;
 mod postgres;
+mod proving;
 mod redis;
 mod resume;
 mod retention;
@@ -26,6 +28,8 @@ mod shipping;
 mod shown;
 mod signals;
 mod snapshots;
+mod three;
 mod units;
 mod upkeep;
 mod wal;
+mod without;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::harness::Place;
 
 /// A server of the test's own, which ends with it. It appends, so that a dump alone would not bring it back.
-struct Cache {
-    home: tempfile::TempDir,
+pub struct Cache {
+    pub home: tempfile::TempDir,
     server: Option<Child>,
 }
 
 impl Cache {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("data")).unwrap();
         let mut cache = Self { home, server: None };
@@ -28,15 +28,15 @@ impl Cache {
         cache
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.home.path().join("s")
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let mut command = Command::new("redis-server");
         let command = command.arg(self.home.path().join("redis.conf")).stdout(Stdio::null());
         self.server = Some(command.spawn().expect("installed by `cargo xtask setup`"));
@@ -47,14 +47,14 @@ impl Cache {
         }
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().unwrap();
             server.wait().unwrap();
         }
     }
 
-    fn ask(&self, words: &[&str]) -> String {
+    pub fn ask(&self, words: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         command.args(["--no-auth-warning", "-a", "right-word", "-s"]).arg(self.socket()).args(words);
         String::from_utf8(command.output().unwrap().stdout).unwrap().trim_end().to_owned()

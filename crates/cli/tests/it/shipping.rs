@@ -38,26 +38,26 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A shop whose orders are shipped.
-struct Shop {
-    place: Place,
+pub struct Shop {
+    pub place: Place,
 }
 
 /// A row, and when it was written.
 #[derive(Debug, Clone, Copy)]
-struct Order {
-    id: i64,
-    begun: Timestamp,
-    acknowledged: Timestamp,
+pub struct Order {
+    pub id: i64,
+    pub begun: Timestamp,
+    pub acknowledged: Timestamp,
 }
 
 /// A `lifeboat serve` and what it says.
-struct Serve {
+pub struct Serve {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Shop {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Place::new()
             .with("LIFEBOAT_STATE", "state")
             .with("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -74,25 +74,20 @@ impl Shop {
         shop
     }
 
-    fn database(&self) -> std::path::PathBuf {
+    pub fn database(&self) -> std::path::PathBuf {
         self.place.path("data/orders.db")
     }
 
-    fn connect(&self) -> Connection {
+    pub fn connect(&self) -> Connection {
         connect(&self.database())
     }
 
-    fn serve(&self) -> Serve {
-        let mut command = self.place.command(&["serve", "--json"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Serve { child, lines }
+    pub fn serve(&self) -> Serve {
+        Serve::of(&mut self.place.command(&["serve", "--json"]))
     }
 
     /// Restores to an instant beside, and gives the rows that are there.
-    fn rows_at(&self, at: Option<Timestamp>) -> Vec<i64> {
+    pub fn rows_at(&self, at: Option<Timestamp>) -> Vec<i64> {
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().to_str().unwrap();
         let at = at.map(|at| at.to_string());
@@ -128,7 +123,7 @@ fn find(directory: &Path, name: &str) -> std::path::PathBuf {
 }
 
 /// Writes about 500 rows a second until told to stop.
-fn write_orders(path: &Path, first: i64, stop: &AtomicBool) -> Vec<Order> {
+pub fn write_orders(path: &Path, first: i64, stop: &AtomicBool) -> Vec<Order> {
     let connection = connect(path);
     let mut orders = Vec::new();
     let mut insert = connection.prepare("insert into orders values(?1, hex(randomblob(150)))").unwrap();
@@ -147,8 +142,17 @@ fn write_orders(path: &Path, first: i64, stop: &AtomicBool) -> Vec<Order> {
 }
 
 impl Serve {
+    /// Starts it.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Self { child, lines }
+    }
+
     /// Waits for something to happen.
-    fn await_event(&self, what: &str) -> String {
+    pub fn await_event(&self, what: &str) -> String {
         let wanted = format!("\"what\":\"{what}\"");
         let begin = Instant::now();
         while let Some(left) = PATIENCE.checked_sub(begin.elapsed()) {
@@ -160,13 +164,13 @@ impl Serve {
         panic!("{what} did not happen");
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> Option<i32> {
+    pub fn end(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let begin = Instant::now();
@@ -188,7 +192,7 @@ impl Drop for Serve {
 }
 
 /// What was acknowledged before is there, what was begun afterwards is not.
-fn check(rows: &[i64], orders: &[Order], at: Timestamp) {
+pub fn check(rows: &[i64], orders: &[Order], at: Timestamp) {
     let last = rows.last().copied().unwrap_or(0);
     assert_eq!(rows.len(), usize::try_from(last).unwrap(), "no row in the middle is missing");
     for order in orders {

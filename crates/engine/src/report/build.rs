@@ -66,7 +66,7 @@ pub(super) fn report(run: &Replayed) -> Result<Report> {
         by: state.begun().by.clone(),
         processes: processes(state),
         clocks: if is_recovery { measured.clocks() } else { Vec::new() },
-        points: measured.points(disaster.as_ref()),
+        points: measured.points(),
         disaster,
         began,
         last,
@@ -169,20 +169,26 @@ impl Measured<'_> {
         Clock { name, meaning, objective_seconds: objective, measured_seconds: measured, met }
     }
 
-    fn points(&self, disaster: Option<&Disaster>) -> Vec<PointUsed> {
+    fn points(&self) -> Vec<PointUsed> {
         let replayed = execute::replayed(self.state);
+        // A restore test brings a component back several times, each to an instant of its own.
+        let is_one = |chosen: &crate::resolve::Chosen| {
+            let same = self.context.chosen.iter().filter(|other| other.component == chosen.component);
+            same.count() == 1
+        };
         let further = |chosen: &crate::resolve::Chosen| match replayed.get(&chosen.component) {
-            Some(instant) => Some(*instant),
-            None => chosen.further,
+            Some(instant) if is_one(chosen) => Some(*instant),
+            _ => chosen.further,
         };
         let point = |chosen: &crate::resolve::Chosen| PointUsed {
             component: chosen.component.clone(),
             snapshot: chosen.snapshot.clone(),
             instant: chosen.instant,
             further: further(chosen),
-            before_seconds: disaster.map(|disaster| {
+            before_seconds: Some({
                 let recovered = further(chosen).unwrap_or(chosen.instant);
-                disaster.happened.duration_since(recovered).as_secs_f64().max(0.0)
+                // Of a run that answers no disaster, its own begin.
+                self.context.happened.duration_since(recovered).as_secs_f64().max(0.0)
             }),
             rpo_seconds: self
                 .plan

@@ -236,7 +236,8 @@ fn points(page: &mut Page, report: &Report) {
         )
         .expect("a string takes everything");
     }
-    let columns = ["component", "as of", "before the disaster", "RPO", "size", "snapshot", "engine"];
+    let old = words::how_old(report);
+    let columns = ["component", "as of", old, "RPO", "size", "snapshot", "engine"];
     page.section("What was brought back", &table(&columns, &rows));
 }
 

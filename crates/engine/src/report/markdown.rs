@@ -156,7 +156,8 @@ fn points(out: &mut Out, report: &Report) {
             text(&point.engine),
         ]
     });
-    out.table(["component", "as of", "before the disaster", "RPO", "size", "snapshot", "engine"], points);
+    let old = words::how_old(report);
+    out.table(["component", "as of", old, "RPO", "size", "snapshot", "engine"], points);
 }
 
 fn proof(out: &mut Out, report: &Report) {

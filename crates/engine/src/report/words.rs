@@ -90,3 +90,8 @@ pub(crate) fn plain(text: &str) -> String {
     };
     text.chars().map(|c| if deceives(c) { '\u{fffd}' } else { c }).collect()
 }
+
+/// The heading above how old what came back was.
+pub(super) fn how_old(report: &Report) -> &'static str {
+    if report.disaster.is_some() { "before the disaster" } else { "age" }
+}

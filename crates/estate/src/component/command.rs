@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use place::{Command, Finished as Ended, Input, Limits, Place};
 
 use super::{
-    Cancel, Capture, CaptureRequest, CommandOptions, Component, Content, Finding, Finish, Finished, Member,
-    Open, Part, PointFacts, Problem, Proof, State, StreamMeta, Tally, appended,
+    Cancel, Capture, CaptureRequest, CommandOptions, Component, Content, Damage, Finding, Finish, Finished,
+    Member, Open, Part, PointFacts, Problem, Proof, State, StreamMeta, Tally, appended, damage,
 };
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
@@ -232,6 +232,22 @@ impl Component for Dump {
             }
         }
         Ok(proof)
+    }
+
+    fn damage(
+        &self,
+        parts: &[Part],
+        _recorded: &PointFacts,
+        how: Damage,
+        _cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        self.within(|| match (how, parts.first()) {
+            (Damage::Lose, Some(part)) => {
+                damage::cut(&part.beside, 0)?;
+                Ok(Some(format!("{} was emptied", part.beside.display())))
+            }
+            _ => damage::of_files(parts, how),
+        })
     }
 
     fn after_swap(&self, parts: &[Part], _recorded: &PointFacts, cancel: &Cancel) -> Result<()> {

@@ -3,7 +3,7 @@
 //! What a restored tree is compared with is a [`Tally`] that the engine takes from the stored snapshot
 //! itself, so that nothing is walked twice and nothing that changes in between makes them differ. It shows
 //! that every entry is there with its size, mode, owner and time; that every byte is right the repository
-//! shows, which verifies each chunk by its digest while it restores.
+//! shows, which verifies each chunk by its digest while it restores, and in a restore test compares every byte again.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -189,6 +189,10 @@ impl Component for Files {
             }
         }
         Ok(proof)
+    }
+
+    fn is_proven_by_bytes(&self) -> bool {
+        true
     }
 
     fn left_to_people(&self, recorded: &PointFacts) -> Vec<LeftToPeople> {

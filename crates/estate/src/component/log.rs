@@ -75,6 +75,19 @@ pub struct Replayed {
     pub proof: Proof,
 }
 
+/// Where the log of a live source stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The lineage that is being written.
+    pub lineage: String,
+    /// The position before which everything lies that was written by `instant`.
+    pub position: u64,
+    /// That instant; why it is not known, in words, when the source does not bring its log into the archive after a time.
+    pub instant: std::result::Result<Timestamp, String>,
+    /// Why nothing is archived now, as the source says.
+    pub stuck: Option<String>,
+}
+
 /// The log of a component.
 pub trait Log {
     /// Brings what lies beside from the point `recorded` as far as `replay` says.
@@ -98,6 +111,12 @@ pub trait Log {
         _pieces: &mut dyn Iterator<Item = io::Result<LogPiece>>,
     ) -> Result<Option<Vec<u64>>> {
         Ok(None)
+    }
+
+    /// Asks a live source that archives by itself where its log stands, changing nothing; `None` when it does not answer here, or
+    /// its log comes by following.
+    fn standing(&self, _cancel: &Cancel) -> Option<Standing> {
+        None
     }
 
     /// Begins to follow the log at its live source, behind `last`, the last piece that is archived, if it can be proven

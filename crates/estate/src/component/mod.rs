@@ -16,6 +16,7 @@
 mod address;
 mod capture;
 pub mod command;
+mod damage;
 mod env_files;
 pub mod files;
 mod follow;
@@ -43,9 +44,10 @@ pub use capture::{
     Capture, CaptureRequest, Content, Finish, Finished, Member, Nothing, Open, Origin, PointFacts, Problem,
     StreamMeta,
 };
+pub use damage::Damage;
 pub use follow::Follow;
 pub use holders::{Holder, Holders};
-pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed};
+pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed, Standing};
 pub use options::{
     CommandOptions, Export, Exported, FilesOptions, Pages, PostgresOptions, RedisOptions, SqliteOptions,
 };
@@ -83,8 +85,8 @@ pub trait Component: Send + Sync {
         false
     }
 
-    /// The name and version of the engine that captures and proves, such as `SQLite 3.54.1`. It goes into
-    /// every recovery point; another version makes a proof stale.
+    /// The name and version of what captures and proves, such as `SQLite 3.54.1`. It ends [`PointFacts::engine`] of every
+    /// point, which begins with the server where there is one; another version of either makes a proof stale.
     fn engine(&self) -> String;
 
     /// Looks for what would make a capture or a restore fail, changing nothing.
@@ -117,6 +119,25 @@ pub trait Component: Send + Sync {
     /// the log that is part of the point. Fails when it cannot look at all; damage is an
     /// answer ([`Holds::No`]), and what could not be evaluated is one too ([`Holds::Unknown`]).
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof>;
+
+    /// Tells whether [`Self::prove`] looks at names, sizes and times and not at every byte, so that a restore test has the
+    /// caller compare the bytes with those of the snapshot.
+    fn is_proven_by_bytes(&self) -> bool {
+        false
+    }
+
+    /// Damages what lies beside, which is scratch, so that [`Self::prove`] can be seen to notice; what was damaged, in words.
+    ///
+    /// `None` when there is nothing to be damaged that way. Fails when it cannot be done.
+    fn damage(
+        &self,
+        parts: &[Part],
+        _recorded: &PointFacts,
+        how: Damage,
+        _cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        damage::of_files(parts, how)
+    }
 
     /// The log by which a point is brought further, where the engine has one.
     fn log(&self) -> Option<&dyn Log> {

@@ -338,7 +338,8 @@ fn looks_well(specimen: &Specimen) {
     assert!(!component.engine().is_empty());
     assert!(!component.destroy().is_empty());
     let stored = specimen.back_up(None).unwrap();
-    assert_eq!((&*stored.point.kind, &stored.point.engine), (component.kind(), &component.engine()));
+    assert_eq!(stored.point.kind, component.kind());
+    assert!(stored.point.engine.ends_with(&component.engine()), "{}", stored.point.engine);
     assert!(stored.point.bytes.unwrap() > 0);
     assert!(!stored.point.facts.is_empty());
 }

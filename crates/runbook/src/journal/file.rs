@@ -145,6 +145,13 @@ pub fn read(path: &Path) -> Result<Replayed, JournalError> {
     Ok(Replayed { state, entries, torn })
 }
 
+/// Tells whether a process holds the lock of a journal: whether somebody is at the run. One that cannot be opened is held by
+/// nobody.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// The first line and the first entry must be of one run.
 pub(crate) fn same_run(run: &str, state: &State) -> Result<(), JournalError> {
     if state.run() == run {

@@ -19,7 +19,7 @@ mod file;
 mod format;
 
 pub(crate) use file::same_run;
-pub use file::{Journal, Sink, read};
+pub use file::{Journal, Sink, is_held, read};
 pub use format::{FORMAT_VERSION, Parsed, parse};
 
 use std::io;

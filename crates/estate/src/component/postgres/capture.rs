@@ -84,7 +84,7 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
     ]);
     let point = PointFacts {
         kind: super::KIND.to_owned(),
-        engine: engine(),
+        engine: engine(server.version),
         instant,
         facts: Facts::default(),
         queries: options.facts.iter().cloned().collect(),

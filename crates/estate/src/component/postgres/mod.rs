@@ -25,6 +25,7 @@ mod by_hand;
 mod capture;
 mod connection;
 mod control;
+mod damage;
 mod facts;
 mod links;
 mod listing;
@@ -34,6 +35,7 @@ mod proof;
 pub(crate) mod question;
 mod replay;
 mod server;
+mod standing;
 mod unchanged;
 pub mod wal;
 
@@ -49,8 +51,8 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Log, LogPiece, Part, PointFacts, PostgresOptions,
-    Proof, Replay, Replayed, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Log, LogPiece, Part, PointFacts,
+    PostgresOptions, Proof, Replay, Replayed, Severity, Standing, State,
 };
 use crate::{Error, Result};
 
@@ -86,9 +88,12 @@ fn identity(system: u64) -> String {
     format!("system {system}")
 }
 
-/// What captures and proves; another number makes a proof stale.
-fn engine() -> String {
-    "postgres 1".to_owned()
+/// What captures and proves on our side; another number makes a proof stale.
+const DRIVER: &str = "driver 1";
+
+/// The server of a point, and what made it: another version of either makes a proof stale. `version` is `server_version_num`.
+fn engine(version: u32) -> String {
+    format!("PostgreSQL {}.{}, {DRIVER}", version / 10_000, version % 10_000)
 }
 
 impl Postgres {
@@ -224,6 +229,10 @@ impl Log for Postgres {
         let points = walk.seen().points.iter().filter(|(found, _)| found == name);
         Ok(Some(points.map(|(_, behind)| behind.0).collect()))
     }
+
+    fn standing(&self, cancel: &Cancel) -> Option<Standing> {
+        self.options.archive.then(|| standing::standing(&self.options, &self.place, cancel))?
+    }
 }
 
 impl Component for Postgres {
@@ -244,7 +253,7 @@ impl Component for Postgres {
     }
 
     fn engine(&self) -> String {
-        engine()
+        DRIVER.to_owned()
     }
 
     fn preflight(&self) -> Vec<Finding> {
@@ -334,6 +343,20 @@ impl Component for Postgres {
 
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof> {
         proof::prove(&self.options, &self.place, parts, recorded, cancel)
+    }
+
+    fn damage(
+        &self,
+        parts: &[Part],
+        recorded: &PointFacts,
+        how: Damage,
+        cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        // The log that comes with the point would mend most of what is damaged before it is replayed, as it is there to do.
+        if how != Damage::Cut {
+            proof::prove(&self.options, &self.place, parts, recorded, cancel)?;
+        }
+        self.within(|| damage::damage(parts, recorded, how))
     }
 
     fn prove_by_hand(&self, parts: &[Part], recorded: &PointFacts) -> Option<String> {

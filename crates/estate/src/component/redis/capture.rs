@@ -64,7 +64,7 @@ pub(super) fn begin(options: &RedisOptions, place: &Place, request: &CaptureRequ
 
     let mut point = PointFacts {
         kind: super::KIND.to_owned(),
-        engine: super::engine(),
+        engine: super::engine(&version),
         instant: clock.instant(&dump),
         facts: Facts::default(),
         queries: options.facts.iter().cloned().collect(),

@@ -20,6 +20,7 @@ mod boot;
 mod capture;
 mod checksum;
 mod connection;
+mod damage;
 mod facts;
 mod layout;
 mod proof;
@@ -35,7 +36,7 @@ use self::boot::Programs;
 use self::server::Server;
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Finding, Holder, Holders, Part, PointFacts, Proof,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Holder, Holders, Part, PointFacts, Proof,
     RedisOptions, Severity, State,
 };
 use crate::{Error, Result};
@@ -67,9 +68,12 @@ pub struct Redis {
     place: Place,
 }
 
-/// What captures and proves; another number makes a proof stale.
-fn engine() -> String {
-    "redis 1".to_owned()
+/// What captures and proves on our side; another number makes a proof stale.
+const DRIVER: &str = "driver 1";
+
+/// The server of a point, such as `Redis 7.0.15`, and what made it: another version of either makes a proof stale.
+fn engine(server: &str) -> String {
+    format!("{server}, {DRIVER}")
 }
 
 fn within<T: Send>(place: &Place, work: impl FnOnce() -> T + Send) -> Result<T> {
@@ -130,7 +134,7 @@ impl Component for Redis {
     }
 
     fn engine(&self) -> String {
-        engine()
+        DRIVER.to_owned()
     }
 
     fn preflight(&self) -> Vec<Finding> {
@@ -222,6 +226,16 @@ impl Component for Redis {
 
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof> {
         proof::prove(&self.options, &self.place, parts, recorded, cancel)
+    }
+
+    fn damage(
+        &self,
+        parts: &[Part],
+        recorded: &PointFacts,
+        how: Damage,
+        _cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        within(&self.place, || damage::damage(parts, recorded, how))?
     }
 
     fn destroy(&self) -> Vec<PathBuf> {

@@ -12,6 +12,7 @@
 //! The rules and where they come from: SQLite's "How to corrupt an SQLite database file", "Write-ahead
 //! logging" and "Database file format"; Litestream's issue list for what goes wrong in the field.
 
+mod damage;
 mod dump;
 mod measure;
 mod pages;
@@ -38,8 +39,8 @@ use self::token::Mark;
 use super::restore::appended;
 use super::whole::{Unread, Whole};
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Content, Export, Exported, Finding, Finish, Finished, Follow,
-    Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity,
+    Cancel, Capture, CaptureRequest, Component, Content, Damage, Export, Exported, Finding, Finish, Finished,
+    Follow, Holders, Log, LogPiece, Member, Open, Pages, Part, PointFacts, Proof, Replay, Replayed, Severity,
     SqliteOptions, State, StreamMeta, Tally,
 };
 use crate::facts::Facts;
@@ -307,6 +308,16 @@ impl Component for Sqlite {
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof> {
         let names = self.options.facts.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         proof::prove(parts, recorded, &names, self.options.query_timeout, cancel)
+    }
+
+    fn damage(
+        &self,
+        parts: &[Part],
+        _recorded: &PointFacts,
+        how: Damage,
+        _cancel: &Cancel,
+    ) -> Result<Option<String>> {
+        damage::damage(parts, how)
     }
 
     fn log(&self) -> Option<&dyn Log> {
