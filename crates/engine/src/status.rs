@@ -15,6 +15,7 @@ use crate::ship::seen::Seen;
 use crate::site::Site;
 use crate::timeline::{Timeline, timeline};
 use crate::units::duration;
+use crate::wal::waiting::Waiting;
 use crate::{Error, Result, copies};
 
 /// A drill that the plan does not schedule is overdue after this.
@@ -77,6 +78,9 @@ pub struct ComponentReadiness {
     /// Its log, if that is archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<Timeline>,
+    /// What its server has still to archive, if it archives its log and is on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 }
 
 /// How far one copy is behind the repository.
@@ -187,7 +191,8 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .map(|(name, declared)| {
             let log = timeline(&site.repository, &catalogue, name)?;
             let looked = log.as_ref().map(|log| looked(site, log)).transpose()?.flatten();
-            Ok(component(name, declared, &catalogue, &records, (log, looked), now))
+            let one = component(name, declared, &catalogue, &records, (log, looked), now);
+            Ok(with_waiting(site, declared, one))
         })
         .collect::<Result<_>>()?;
     let scenarios = site
@@ -305,7 +310,27 @@ fn component(
         points: catalogue.of(name).filter(|point| point.counts()).count(),
         bytes: newest.and_then(|point| point.recorded.bytes),
         log,
+        waiting: None,
     }
+}
+
+/// Adds what a server on this machine has still to archive; when that stands still, what is newest is not protected.
+fn with_waiting(site: &Site, declared: &plan::Component, one: ComponentReadiness) -> ComponentReadiness {
+    let waiting = crate::ship::archives(declared).and_then(|data| {
+        let data = site.path(data);
+        let cluster = estate::component::postgres::wal::Cluster::of(&data).ok()?;
+        Waiting::of(&data, cluster.segment_bytes)
+    });
+    let alarm = waiting.filter(Waiting::is_alarming).map(|waiting| waiting.words());
+    let (protection, why) = match (one.protection, alarm) {
+        (Protection::Broken, Some(alarm)) => {
+            let before = one.why.map(|why| format!("{why}; "));
+            (Protection::Broken, Some(before.unwrap_or_default() + &alarm))
+        }
+        (_, Some(alarm)) => (Protection::Broken, Some(alarm)),
+        (protection, None) => (protection, one.why),
+    };
+    ComponentReadiness { protection, why, waiting, ..one }
 }
 
 fn scenario(

@@ -29,3 +29,4 @@ mod snapshots;
 mod units;
 mod upkeep;
 mod wal;
+mod wal_helper;

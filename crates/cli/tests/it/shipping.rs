@@ -51,7 +51,7 @@ struct Order {
 }
 
 /// A `lifeboat serve` and what it says.
-struct Serve {
+pub struct Serve {
     child: Child,
     lines: Receiver<String>,
 }
@@ -83,12 +83,7 @@ impl Shop {
     }
 
     fn serve(&self) -> Serve {
-        let mut command = self.place.command(&["serve", "--json"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Serve { child, lines }
+        Serve::start(&mut self.place.command(&["serve", "--json"]))
     }
 
     /// Restores to an instant beside, and gives the rows that are there.
@@ -147,8 +142,17 @@ fn write_orders(path: &Path, first: i64, stop: &AtomicBool) -> Vec<Order> {
 }
 
 impl Serve {
+    /// Starts `lifeboat serve --json`.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Self { child, lines }
+    }
+
     /// Waits for something to happen.
-    fn await_event(&self, what: &str) -> String {
+    pub fn await_event(&self, what: &str) -> String {
         let wanted = format!("\"what\":\"{what}\"");
         let begin = Instant::now();
         while let Some(left) = PATIENCE.checked_sub(begin.elapsed()) {
@@ -160,13 +164,13 @@ impl Serve {
         panic!("{what} did not happen");
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> Option<i32> {
+    pub fn end(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let begin = Instant::now();
