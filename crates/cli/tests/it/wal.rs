@@ -47,10 +47,16 @@ impl Shop {
         self.directory.join("lifeboat.yaml")
     }
 
+    /// What the server is to call; its environment does not say where the state is.
+    pub fn archive_command(&self) -> String {
+        let (plan, state) = (self.plan(), self.directory.join("state"));
+        let (plan, state) = (plan.display(), state.display());
+        format!("{} wal push --plan {plan} --state {state} %p", env!("CARGO_BIN_EXE_lifeboat"))
+    }
+
     /// Lets the server archive, or fail to.
     pub fn archive(&self, mode: &str) {
-        let command =
-            format!("{} wal push --plan {} %p", env!("CARGO_BIN_EXE_lifeboat"), self.plan().display());
+        let command = self.archive_command();
         self.cluster.configure(&format!("archive_mode = {mode}\narchive_command = '{command}'\n"));
         self.cluster.stop("fast");
         self.cluster.start();

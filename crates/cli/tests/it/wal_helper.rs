@@ -142,8 +142,8 @@ fn strangers_are_not_answered() {
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     // A data directory that anybody may look at.
-    let directory =
-        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o777)).tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     fs::create_dir(directory.path().join("global")).unwrap();
     for file in ["global/pg_control", "PG_VERSION"] {
         fs::copy(shop.cluster.data().join(file), directory.path().join(file)).unwrap();
@@ -189,7 +189,7 @@ fn nothing_acknowledged_is_missing_whoever_is_killed() {
                 for note in shop.ready().iter().take(2) {
                     let file = shop.wal().join(note.file_stem().unwrap());
                     let file = file.display().to_string();
-                    shop.run(&["wal", "push", "--state", "/nonexistent/state", &file]);
+                    shop.run(&["wal", "push", &file, "--state", "/nonexistent/state"]);
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
@@ -229,7 +229,7 @@ fn nothing_acknowledged_is_missing_whoever_is_killed() {
 
 /// Kills the processes that a server has started to archive by this plan; tells how many.
 fn kill_clients(plan: &Path) -> u32 {
-    let wanted = format!("wal\0push\0--plan\0{}\0pg_wal", plan.display());
+    let wanted = format!("wal\0push\0--plan\0{}\0--state", plan.display());
     let mut killed = 0;
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -313,11 +313,7 @@ fn archiving_that_stands_still_is_told_and_never_dropped() {
     // It is in the repository meanwhile, because the helper waits for nobody; and the server's note is still there.
     until("the segment", || shop.fetch(&name).0 == 0);
     assert_eq!(shop.ready().len(), 1);
-    shop.cluster.configure(&format!(
-        "archive_command = '{} wal push --plan {} %p'\n",
-        env!("CARGO_BIN_EXE_lifeboat"),
-        shop.plan().display()
-    ));
+    shop.cluster.configure(&format!("archive_command = '{}'\n", shop.archive_command()));
     shop.cluster.sql("select pg_reload_conf()");
     serve.await_event("moving");
     assert_eq!(serve.end(), Some(0));
@@ -346,9 +342,10 @@ fn a_server_recovers_through_the_helper() {
     let config = copy.join("postgresql.conf");
     let settings = fs::read_to_string(&config).unwrap()
         + &format!(
-            "restore_command = '{} wal fetch --plan {} %f %p'\nrecovery_target_lsn = '{end}'\nrecovery_target_action = promote\nhot_standby = off\n",
+            "restore_command = '{} wal fetch --plan {} --state {} %f %p'\nrecovery_target_lsn = '{end}'\nrecovery_target_action = promote\nhot_standby = off\n",
             env!("CARGO_BIN_EXE_lifeboat"),
-            shop.plan().display()
+            shop.plan().display(),
+            shop.directory.join("state").display()
         );
     fs::write(&config, settings).unwrap();
     fs::write(copy.join("recovery.signal"), "").unwrap();

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -155,7 +155,10 @@ impl<'a> Helper<'a> {
         builder.recursive(true).mode(0o700).create(directory).map_err(Error::io("make", directory))?;
         crate::protect::let_through(&self.site.state, directory)?;
         let lock = path.with_extension("lock");
-        let held = File::create(&lock).map_err(Error::io("make", &lock))?;
+        // Only its owner may open it: whoever can may lock it.
+        let mut options = File::options();
+        let held =
+            options.create(true).append(true).mode(0o600).open(&lock).map_err(Error::io("make", &lock))?;
         if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_err() {
             let message = format!("another `lifeboat serve` helps the server of {} already", self.name);
             return Err(Error::refused(message, "stop one of them"));
