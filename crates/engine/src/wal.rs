@@ -95,7 +95,7 @@ struct Wanted<'a> {
 /// What the archive says about it.
 enum Found {
     /// Its bytes, in pieces; for a segment, what is archived of its lineage, too.
-    There(Vec<bytes::Bytes>, Option<Lineage>),
+    There(Vec<bytes::Bytes>, Option<Arc<Lineage>>),
     /// It is proven that there is none.
     Absent(String),
 }
@@ -227,7 +227,7 @@ impl Wal<'_> {
         match self.read(&archive, &lineage, &known, name, begin, end)? {
             Some(contents) => {
                 let pieces = contents.into_iter().map(|content| content.bytes).collect();
-                Ok(Found::There(pieces, Some(known)))
+                Ok(Found::There(pieces, Some(Arc::new(known))))
             }
             None => self.absent(&known, wanted, begin),
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,7 +49,7 @@ struct Of {
     lineage: String,
     timeline: u32,
     segment_bytes: u64,
-    known: std::sync::Arc<Lineage>,
+    known: Arc<Lineage>,
     listed: Instant,
 }
 
@@ -73,7 +73,7 @@ impl Prefetch {
         }
         let found = wal.find(wanted)?;
         let Found::There(pieces, Some(known)) = found else { return Ok(found) };
-        let (timeline, known) = (wanted.parsed.timeline, std::sync::Arc::new(known));
+        let timeline = wanted.parsed.timeline;
         let of = Of { lineage, timeline, segment_bytes: bytes, known, listed: Instant::now() };
         self.state().of = Some(of);
         self.want_behind(begin.0 + bytes);
