@@ -44,6 +44,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// Where it is looked for when it is not here.
 const EVERYWHERE: &str = "/etc/lifeboat/lifeboat.yaml";
 
+/// Where root keeps states, each below its estate's name.
+const STATE_OF_ROOT: &str = "/var/lib/lifeboat";
+
 /// A plan that was read.
 pub struct Read {
     pub plan: Plan,
@@ -131,6 +134,15 @@ impl PlanArgs {
             None => default_state(read.plan.name.as_str())?,
         };
         Ok(std::path::absolute(&state).unwrap_or(state))
+    }
+
+    /// Where a `lifeboat serve` of this plan may have its state: where this user's would be, and where root's is.
+    pub fn states(&self, read: &Read) -> Vec<PathBuf> {
+        let own = self.state(read).ok();
+        let is_given = self.state.is_some() || environment::path("LIFEBOAT_STATE").is_some();
+        let of_root = (!is_given).then(|| Path::new(STATE_OF_ROOT).join(read.plan.name.as_str()));
+        let of_root = of_root.filter(|of_root| own.as_ref() != Some(of_root));
+        own.into_iter().chain(of_root).collect()
     }
 
     /// Puts a plan and its repository together.
@@ -255,7 +267,7 @@ fn access_to(
 
 fn default_state(estate: &str) -> Result<PathBuf, Failure> {
     if rustix::process::geteuid().is_root() {
-        return Ok(Path::new("/var/lib/lifeboat").join(estate));
+        return Ok(Path::new(STATE_OF_ROOT).join(estate));
     }
     let home = environment::path("XDG_STATE_HOME")
         .or_else(|| environment::path("HOME").map(|home| home.join(".local/state")));

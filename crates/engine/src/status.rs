@@ -20,6 +20,7 @@ use crate::ship::seen::Seen;
 use crate::site::Site;
 use crate::timeline::{Timeline, timeline};
 use crate::units::duration;
+use crate::wal::waiting::Waiting;
 use crate::{Error, Result, copies, proving};
 
 /// A drill that the plan does not schedule is overdue after this.
@@ -110,6 +111,9 @@ pub struct ComponentReadiness {
     /// Whether it was shown to come back; `None` if that was never tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<ComponentProof>,
+    /// What its server has still to archive, if it archives its log and is on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 }
 
 /// How far one copy is behind the repository.
@@ -241,7 +245,8 @@ pub fn status(site: &Site) -> Result<Readiness> {
             if let Some(standing) = standing {
                 readiness.why = told(readiness.protection, readiness.why, &standing);
             }
-            Ok(ComponentReadiness { restored: restored(site, name, &catalogue, &records, now), ..readiness })
+            let restored = restored(site, name, &catalogue, &records, now);
+            Ok(with_waiting(site, declared, ComponentReadiness { restored, ..readiness }))
         })
         .collect::<Result<_>>()?;
     let scenarios = site
@@ -466,7 +471,27 @@ fn component(
         bytes: newest.and_then(|point| point.recorded.bytes),
         log,
         restored: None,
+        waiting: None,
     }
+}
+
+/// Adds what a server on this machine has still to archive; when that stands still, what is newest is not protected.
+fn with_waiting(site: &Site, declared: &plan::Component, one: ComponentReadiness) -> ComponentReadiness {
+    let waiting = crate::ship::archives(declared).and_then(|data| {
+        let data = site.path(data);
+        let cluster = estate::component::postgres::wal::Cluster::of(&data).ok()?;
+        Waiting::of(&data, cluster.segment_bytes)
+    });
+    let alarm = waiting.filter(Waiting::is_alarming).map(|waiting| waiting.words());
+    let (protection, why) = match (one.protection, alarm) {
+        (Protection::Broken, Some(alarm)) => {
+            let before = one.why.map(|why| format!("{why}; "));
+            (Protection::Broken, Some(before.unwrap_or_default() + &alarm))
+        }
+        (_, Some(alarm)) => (Protection::Broken, Some(alarm)),
+        (protection, None) => (protection, one.why),
+    };
+    ComponentReadiness { protection, why, waiting, ..one }
 }
 
 fn scenario(

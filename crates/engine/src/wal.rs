@@ -8,14 +8,33 @@
 //! # Where things lie
 //! A lineage is a timeline of a cluster, a position a byte of its log, a piece a segment or, of segments larger than
 //! `PIECE`, a part of one. Histories, marks of backups and partial segments are the lineage's small files.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `ask` | asking the resident helper, and the protocol |
+//! | `helper` | the resident helper: who may ask, and what is answered |
+//! | `ahead` | its pushing ahead of the server |
+//! | `prefetch` | its fetching ahead of a recovery |
+//! | `waiting` | what the server has still to archive, and when that is an alarm |
+//! | `target` | putting a file where it was asked for |
 
+mod ahead;
+pub mod ask;
+pub(crate) mod helper;
+mod prefetch;
+mod target;
+pub mod waiting;
+
+use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use estate::component::postgres::wal::{self, Cluster, Kind, Lsn, Name};
 use repository::Repository;
-use repository::log::{Appended, Appender, Archive, Content, Error as LogError, Lineage, Piece};
+use repository::log::{Appended, Appender, Archive, Content, Error as LogError, Lineage, Piece, Prepared};
 
 use crate::{Error, Result};
 
@@ -63,6 +82,60 @@ struct File {
     bytes: Vec<u8>,
 }
 
+/// A file of a log that is asked back.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    name: &'a str,
+    parsed: Name,
+    cluster: Cluster,
+    /// Whether the server that asks has it itself, so that it is not lost when the archive lacks it.
+    server_has_it: bool,
+}
+
+/// What the archive says about it.
+enum Found {
+    /// Its bytes, in pieces; for a segment, what is archived of its lineage, too.
+    There(Vec<bytes::Bytes>, Option<Arc<Lineage>>),
+    /// It is proven that there is none.
+    Absent(String),
+}
+
+/// The appenders of those who archive more than one file.
+#[derive(Debug, Default)]
+struct Writers(Mutex<HashMap<String, Arc<Appender>>>);
+
+/// How a file is archived.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    /// A segment of which records are damaged is taken.
+    accepts_damage: bool,
+    /// Another thread archives what is before it: for so long it is waited for.
+    wait: Duration,
+    /// A segment that follows nothing is left, instead of being taken behind a gap.
+    only_if_it_follows: bool,
+}
+
+impl File {
+    /// Reads it, into a buffer that is reused.
+    fn read(path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let parsed = Name::parse(&name).ok_or_else(|| {
+            Error::refused(
+                format!("{} has no name that a server gives a file of its log", path.display()),
+                "write `lifeboat wal push %p` as archive_command",
+            )
+        })?;
+        bytes.clear();
+        let read = fs::File::open(path).and_then(|mut file| {
+            let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+            bytes.reserve(length);
+            file.read_to_end(&mut bytes)
+        });
+        read.map_err(Error::io("read", path))?;
+        Ok(Self { name, parsed, path: path.to_owned(), bytes })
+    }
+}
+
 impl Wal<'_> {
     /// Archives a file of the log; it is durable when this returns. `accepts_damage` takes a segment of which records are
     /// damaged, up to which alone the log can be replayed then.
@@ -70,35 +143,32 @@ impl Wal<'_> {
     /// Fails for a file of another cluster or version or of another place, for one that is archived with other content, and
     /// when it cannot be read or stored. Then the server keeps it and tries again.
     pub fn push(&self, file: &Path, accepts_damage: bool) -> Result<Pushed> {
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let parsed = Name::parse(&name).ok_or_else(|| {
-            Error::refused(
-                format!("{} has no name that a server gives a file of its log", file.display()),
-                "write `lifeboat wal push %p` as archive_command",
-            )
-        })?;
-        let bytes = fs::read(file).map_err(Error::io("read", file))?;
-        let file = File { name, parsed, path: file.to_owned(), bytes };
+        let how = How { accepts_damage, ..How::default() };
+        self.push_by(&Writers::default(), &File::read(file, Vec::new())?, how).map(|(pushed, _)| pushed)
+    }
+
+    /// Archives a file that was read; of a segment also tells what is in it.
+    fn push_by(&self, writers: &Writers, file: &File, how: How) -> Result<(Pushed, Option<wal::Segment>)> {
         let cluster = Cluster::of(self.data).map_err(Error::component(self.component))?;
-        let lineage = cluster.lineage(parsed.timeline);
+        let lineage = cluster.lineage(file.parsed.timeline);
         let archive = self.archive()?;
-        if parsed.kind != Kind::Segment {
-            return self.push_small(&archive, &cluster, &lineage, &file);
+        if file.parsed.kind != Kind::Segment {
+            return Ok((self.push_small(&archive, &cluster, &lineage, file)?, None));
         }
-        let segment = self.look(&cluster, &file)?;
-        if let (Some(damage), false) = (&segment.damage, accepts_damage) {
+        let segment = self.look(&cluster, file)?;
+        if let (Some(damage), false) = (&segment.damage, how.accepts_damage) {
             return Err(Error::Failed(format!(
                 "{} was not archived: {damage}; what the server wrote there is damaged, and no backup from before it can be \
                  brought beyond it; make a new backup, and push it with --accept-damage",
                 file.path.display()
             )));
         }
-        let appender = self.appender(&archive, &cluster, &lineage, &file)?;
+        let appender = writers.get(&lineage, || self.appender(&archive, &cluster, &lineage, file))?;
         let (mut along, mut warning) = (0, None);
-        let was_there = match append(&appender, &segment, &file, false) {
-            Err(LogError::Gap { end, first, .. }) => {
-                along = self.catch_up(&appender, &cluster, &file, end)?;
-                let again = append(&appender, &segment, &file, false);
+        let was_there = match append(&appender, &segment, file, how.wait) {
+            Err(LogError::Gap { end, first, .. }) if !how.only_if_it_follows => {
+                along = self.catch_up(&appender, &cluster, file, end)?;
+                let again = append(&appender, &segment, file, Duration::ZERO);
                 if let Err(LogError::Gap { end, .. }) = again {
                     warning = Some(format!(
                         "the log has a gap from {} to {}, and the server has not kept what is missing: nothing can be \
@@ -106,47 +176,61 @@ impl Wal<'_> {
                         Lsn(end),
                         Lsn(first)
                     ));
-                    append(&appender, &segment, &file, true)
+                    append_after_gap(&appender, &segment, file)
                 } else {
                     again
                 }
             }
+            Err(gap @ LogError::Gap { .. }) => return Err(Error::Log(gap)),
             other => other,
         };
-        let was_there = was_there.map_err(|error| self.failed(&file, error))?;
-        let warning =
-            warning.or_else(|| segment.damage.map(|damage| format!("it is archived as it is: {damage}")));
-        Ok(Pushed { was_there, along, warning })
+        let was_there = was_there.map_err(|error| self.failed(file, error))?;
+        let damage = segment.damage.as_ref().map(|damage| format!("it is archived as it is: {damage}"));
+        Ok((Pushed { was_there, along, warning: warning.or(damage) }, Some(segment)))
     }
 
     /// Gets the file `name` out of the archive and puts it to `target`, which appears whole or not at all.
     ///
     /// Fails whenever it is not certain what the archive has, and when it has lost what was in it.
     pub fn fetch(&self, name: &str, target: &Path) -> Result<Fetched> {
-        let parsed = Name::parse(name).ok_or_else(|| {
-            Error::refused(
-                format!("{name:?} is no name of a file of a log"),
-                "write `lifeboat wal fetch %f %p` as restore_command",
-            )
-        })?;
         let cluster = Cluster::of(self.data).map_err(Error::component(self.component))?;
+        let wanted =
+            Wanted { name, parsed: parse(name)?, cluster, server_has_it: server_has(self.data, name) };
+        match self.find(wanted)? {
+            Found::There(pieces, _) => {
+                let mut pieces = pieces.iter();
+                target::write(target, |file| {
+                    pieces.try_for_each(|piece| std::io::Write::write_all(file, piece))
+                })?;
+                Ok(Fetched::Written)
+            }
+            Found::Absent(why) => Ok(Fetched::Absent(why)),
+        }
+    }
+
+    /// Asks the archive for a file, by a listing of now.
+    fn find(&self, wanted: Wanted<'_>) -> Result<Found> {
+        let Wanted { name, parsed, cluster, .. } = wanted;
         let lineage = cluster.lineage(parsed.timeline);
         let archive = self.archive()?;
         if parsed.kind != Kind::Segment {
-            return match archive.file(&lineage, name).map_err(|error| self.lost(name, &error))? {
-                Some(bytes) => write(target, &[&bytes]),
-                None => Ok(Fetched::Absent(format!("{name} was never archived"))),
-            };
+            return Ok(match archive.file(&lineage, name).map_err(|error| self.lost(name, &error))? {
+                Some(bytes) => Found::There(vec![bytes.into()], None),
+                None => Found::Absent(format!("{name} was never archived")),
+            });
         }
         let Some(begin) = parsed.begin(cluster.segment_bytes) else {
-            return Ok(Fetched::Absent(format!("with this cluster's segments there is no {name}")));
+            return Ok(Found::Absent(format!("with this cluster's segments there is no {name}")));
         };
         let known = archive.lineage(&lineage).map_err(|error| self.lost(name, &error))?;
         let end = Lsn(begin.0 + cluster.segment_bytes);
-        let contents = self.read(&archive, &lineage, &known, name, begin, end)?;
-        let Some(contents) = contents else { return self.absent(&known, name, begin) };
-        let bytes: Vec<&[u8]> = contents.iter().map(|content| &content.bytes[..]).collect();
-        write(target, &bytes)
+        match self.read(&archive, &lineage, &known, name, begin, end)? {
+            Some(contents) => {
+                let pieces = contents.into_iter().map(|content| content.bytes).collect();
+                Ok(Found::There(pieces, Some(Arc::new(known))))
+            }
+            None => self.absent(&known, wanted, begin),
+        }
     }
 
     fn archive(&self) -> Result<Archive> {
@@ -232,7 +316,8 @@ impl Wal<'_> {
             let Some(segment) = looked.ok().filter(|segment| segment.damage.is_none()) else {
                 return Ok(along);
             };
-            append(appender, &segment, &missed, false).map_err(|error| self.failed(&missed, error))?;
+            let appended = append(appender, &segment, &missed, Duration::ZERO);
+            appended.map_err(|error| self.failed(&missed, error))?;
             along += 1;
         }
         Ok(along)
@@ -277,29 +362,29 @@ impl Wal<'_> {
     }
 
     /// Tells what it means that there is no segment at `begin`: the end of the log, or a gap.
-    fn absent(&self, known: &Lineage, name: &str, begin: Lsn) -> Result<Fetched> {
+    fn absent(&self, known: &Lineage, wanted: Wanted<'_>, begin: Lsn) -> Result<Found> {
         let beyond = known.segments.iter().find(|segment| segment.first > begin.0);
         let Some(beyond) = beyond else {
             let end = known
                 .segments
                 .last()
                 .map_or("is empty".to_owned(), |last| format!("ends at {}", Lsn(last.last)));
-            return Ok(Fetched::Absent(format!("the archive {end}")));
+            return Ok(Found::Absent(format!("the archive {end}")));
         };
         let forked = known.forks.iter().find(|fork| fork.position > begin.0);
         if let Some(fork) = forked {
-            return Ok(Fetched::Absent(format!("its timeline begins at {}", Lsn(fork.position))));
+            return Ok(Found::Absent(format!("its timeline begins at {}", Lsn(fork.position))));
         }
         // A backup has brought it along, or somebody has put it there.
-        let own = self.data.join("pg_wal").join(name);
-        if own.is_file() {
-            return Ok(Fetched::Absent(format!(
+        if wanted.server_has_it {
+            return Ok(Found::Absent(format!(
                 "the archive goes on at {} and the server has it",
                 Lsn(beyond.first)
             )));
         }
         Err(Error::Failed(format!(
-            "{name} is missing: the archive of {} goes on behind it, at {}",
+            "{} is missing: the archive of {} goes on behind it, at {}",
+            wanted.name,
             self.component,
             Lsn(beyond.first)
         )))
@@ -317,52 +402,86 @@ impl Wal<'_> {
     }
 }
 
-/// Archives a segment, cut into pieces where it is larger than one.
+impl Writers {
+    /// The appender of a lineage, which is begun the first time.
+    fn get(&self, lineage: &str, begin: impl FnOnce() -> Result<Appender>) -> Result<Arc<Appender>> {
+        // Held while it is begun: two that begin at once would take over from each other.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(appender) = known.get(lineage) {
+            return Ok(Arc::clone(appender));
+        }
+        let appender = Arc::new(begin()?);
+        known.insert(lineage.to_owned(), Arc::clone(&appender));
+        Ok(appender)
+    }
+
+    /// Where a lineage ends, if it is written already.
+    fn end(&self, lineage: &str) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(lineage)?.end()
+    }
+}
+
+fn parse(name: &str) -> Result<Name> {
+    Name::parse(name).ok_or_else(|| {
+        Error::refused(
+            format!("{name:?} is no name of a file of a log"),
+            "write `lifeboat wal fetch %f %p` as restore_command",
+        )
+    })
+}
+
+/// Whether a server has a file of its log itself: a backup has brought it along, or somebody has put it there.
+fn server_has(data: &Path, name: &str) -> bool {
+    data.join("pg_wal").join(name).is_file()
+}
+
+/// A segment, cut into pieces where it is larger than one.
+fn pieces<'a>(segment: &wal::Segment, file: &'a File) -> impl Iterator<Item = Piece<'a>> {
+    let ms = |micros: i64| u64::try_from(micros.div_euclid(1000)).ok();
+    let times = segment.seen.times.map_or((None, None), |(from, until)| (ms(from), ms(until)));
+    let (begin, length) = (segment.begin.0, file.bytes.len() as u64);
+    let all = file.bytes.chunks(usize::try_from(PIECE).expect("it is small"));
+    all.zip(0..).map(move |(bytes, number)| {
+        let first = begin + number * PIECE;
+        let last = first + bytes.len() as u64;
+        // What is known of the whole is said of its last piece, so that nobody stops before it.
+        let (from_ms, until_ms) = if last == begin + length { times } else { (None, None) };
+        Piece { first, last, from_ms, until_ms, name: Some(&file.name), bytes }
+    })
+}
+
+/// Archives a segment behind what is there; tells whether it was there.
 fn append(
     appender: &Appender,
     segment: &wal::Segment,
     file: &File,
-    accepts_gap: bool,
+    wait: Duration,
 ) -> std::result::Result<bool, LogError> {
-    let ms = |micros: i64| u64::try_from(micros.div_euclid(1000)).ok();
-    let (from_ms, until_ms) = match segment.seen.times {
-        Some((from, until)) => (ms(from), ms(until)),
-        None => (None, None),
-    };
-    let pieces = file.bytes.chunks(usize::try_from(PIECE).expect("it is small"));
-    let count = pieces.len();
-    let (mut first, mut was_there) = (segment.begin.0, true);
-    for (number, bytes) in pieces.enumerate() {
-        let last = first + bytes.len() as u64;
-        // What is known of the whole is said of its last piece, so that nobody stops before it.
-        let is_last = number + 1 == count;
-        let (from_ms, until_ms) = if is_last { (from_ms, until_ms) } else { (None, None) };
-        let piece = Piece { first, last, from_ms, until_ms, name: Some(&file.name), bytes };
-        let appended = if accepts_gap && number == 0 {
-            appender.append_after_gap(&piece)?
+    let mut was_there = true;
+    for piece in pieces(segment, file) {
+        let is_new = appender.end().is_none_or(|end| end <= piece.first);
+        // What is there already need not be compressed to be compared.
+        let appended = if is_new && !wait.is_zero() {
+            appender.append_prepared(&mut Prepared::new(&piece)?, wait)?
         } else {
             appender.append(&piece)?
         };
         was_there &= appended == Appended::AlreadyThere;
-        first = last;
     }
     Ok(was_there)
 }
 
-/// Writes a file beside its place and puts it there.
-fn write(target: &Path, pieces: &[&[u8]]) -> Result<Fetched> {
-    let mut beside = target.as_os_str().to_owned();
-    beside.push(format!(".lifeboat-{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = fs::File::create(&beside)
-        .and_then(|mut file| {
-            pieces.iter().try_for_each(|piece| file.write_all(piece)).and_then(|()| file.sync_data())
-        })
-        .and_then(|()| fs::rename(&beside, target));
-    written.map_err(|error| {
-        // What is left of it is of no use to anybody.
-        let _left = fs::remove_file(&beside);
-        Error::io("write", target)(error)
-    })?;
-    Ok(Fetched::Written)
+/// Archives a segment that follows nothing.
+fn append_after_gap(
+    appender: &Appender,
+    segment: &wal::Segment,
+    file: &File,
+) -> std::result::Result<bool, LogError> {
+    let mut was_there = true;
+    for (number, piece) in pieces(segment, file).enumerate() {
+        let appended =
+            if number == 0 { appender.append_after_gap(&piece)? } else { appender.append(&piece)? };
+        was_there &= appended == Appended::AlreadyThere;
+    }
+    Ok(was_there)
 }

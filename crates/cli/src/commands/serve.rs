@@ -12,20 +12,24 @@ use crate::units;
 /// Ship logs until told to stop
 ///
 /// Follows the log of every component that says `every: continuous`, and archives what is written within a second, so that
-/// `lifeboat recover --at INSTANT` reaches any instant. A log that begins gets a base at once, and a new one each day. Stops at
-/// SIGTERM or SIGINT, after what was written by then is archived; killed, it goes on where the archive ends, if it can be proven
+/// `lifeboat recover --at INSTANT` reaches any instant. A log that begins gets a base at once, and a new one each day.
+///
+/// For every PostgreSQL component that says `archive: true` it is the helper of `lifeboat wal push` and `wal fetch`, which the
+/// server calls: it archives ahead of the server, reads ahead for a recovery, and says when archiving stands still.
+///
+/// Stops at SIGTERM or SIGINT, after what was written by then is archived; killed, it goes on where the archive ends, if it can be proven
 /// that nothing is missing, and with a new base otherwise. Needs write access to the databases, beside which it keeps a file
 /// NAME-lifeboat. Other schedules of the plan are not obeyed yet (let cron or a timer run `lifeboat backup`), and there are
 /// no metrics and no dashboard yet.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  lifeboat serve                 every continuous component of the plan
+  lifeboat serve                 every continuous component, and every server that archives
   lifeboat serve database        one of them
   lifeboat serve --verbose       with a line for each piece that is archived
   lifeboat serve --json          for a program that watches it")]
 pub struct Args {
-    /// What to ship; every continuous component of the plan if nothing is named
+    /// What to ship; every continuous component and every server that archives if nothing is named
     #[arg(value_name = "COMPONENT")]
     components: Vec<String>,
     #[command(flatten)]
@@ -105,6 +109,22 @@ fn show(ui: &Ui, event: &Event) {
                 format!("the log is interrupted: {why}; nothing comes back from here to the next base");
             (Style::Red, component, text)
         }
+        Event::Listening { component, socket } => {
+            let text = format!("its server's `lifeboat wal` is answered at {}", socket.display());
+            (Style::Green, component, text)
+        }
+        Event::Standing { component, waiting, archived } => {
+            let text = match archived {
+                0 => waiting.words(),
+                archived => format!(
+                    "{}; {} in the repository already: see the server's log for why its archive_command fails",
+                    waiting.words(),
+                    units::counted(*archived, "file is", "files are"),
+                ),
+            };
+            (Style::Red, component, text)
+        }
+        Event::Moving { component } => (Style::Green, component, "archiving goes on".to_owned()),
         Event::Waiting { component, why } => (Style::Yellow, component, format!("{why}; it is tried again")),
     };
     // A closed pipe is no reason to stop.

@@ -3,16 +3,20 @@
 //! What the exit codes mean is the server's contract, not ours. To `restore_command` 1 says that there is no such file, so
 //! that recovery ends; everything above 125 that the server must stop. So whatever goes wrong with a fetch, a wrong
 //! command line and a panic included, ends with [`STOP_RECOVERY`].
+//!
+//! A `lifeboat serve` of the same plan is asked first, which has the repository open and the work often done; only if there is
+//! none, the repository is opened here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use engine::wal::{Fetched, Wal};
+use engine::wal::ask::{Asker, socket};
+use engine::wal::{Fetched, Pushed, Wal};
 use plan::{ComponentKind, Plan};
 use repository::Repository;
 
-use crate::estate::{PlanArgs, access};
+use crate::estate::{PlanArgs, Read, access};
 use crate::outcome::{Answer, Done, Explained, Failure, STOP_RECOVERY, Verdict};
 use crate::ui::Ui;
 
@@ -38,6 +42,9 @@ enum Command {
 /// When it ends with 0 the file is durable in the repository. The same file again is fine; another one of the same name is
 /// refused, and so is one of another cluster. Segments that the archive lacks before it are taken along, if the server
 /// still has them.
+///
+/// A running `lifeboat serve` does the work if there is one, mostly ahead of the call: it answers root, its own user and the
+/// owner of the data directory. Without one the work is done here, which takes longer and needs the repository's password.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,6 +65,8 @@ struct PushArgs {
 ///
 /// Ends with 0 when the file is there, with 1 when it is proven that there is none, and with 255 whenever anything else is the
 /// matter, a gap in the log included: the server then stops instead of taking that for the end.
+///
+/// A running `lifeboat serve` does the work if there is one, and reads ahead what will be asked for next.
 ///
 /// A recovery by `lifeboat restore` needs none of this.
 #[derive(Debug, clap::Args)]
@@ -85,10 +94,12 @@ struct OfArgs {
 }
 
 /// What is needed of the plan.
-struct Opened {
-    repository: Repository,
+struct Of {
+    read: Read,
     component: String,
     data: PathBuf,
+    /// Where a helper may listen.
+    sockets: Vec<PathBuf>,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Answer {
@@ -110,24 +121,31 @@ pub fn code_of_wrong_usage(usual: u8) -> ExitCode {
 }
 
 fn push(args: &PushArgs, ui: &Ui) -> Answer {
-    let opened = args.of.open(ui)?;
-    let data = opened.data_of_the_server()?;
-    let pushed = opened.wal(&data).push(&args.file, args.accept_damage)?;
-    if let Some(warning) = &pushed.warning {
-        ui.warning(&format!("{}: {warning}", opened.component));
+    let of = args.of.read()?;
+    let data = of.data_of_the_server()?;
+    let asker = Asker { sockets: &of.sockets, data: &data };
+    let pushed = match asker.push(&args.file, args.accept_damage)? {
+        Some(pushed) => pushed,
+        None => of.wal(&of.open(ui)?, &data).push(&args.file, args.accept_damage)?,
+    };
+    let Pushed { was_there, along, warning } = &pushed;
+    if let Some(warning) = warning {
+        ui.warning(&format!("{}: {warning}", of.component));
     }
-    let summary = serde_json::json!({
-        "was_there": pushed.was_there, "along": pushed.along, "warning": pushed.warning,
-    });
-    Ok(Done::verified(&summary))
+    Ok(Done::verified(&serde_json::json!({ "was_there": was_there, "along": along, "warning": warning })))
 }
 
 fn fetch(args: &FetchArgs, ui: &Ui) -> Answer {
-    let opened = args.of.open(ui)?;
+    let of = args.of.read()?;
     // A server that recovers works in its data directory, wherever that is.
     let here = Path::new(".");
-    let data = if is_data(here) { here.to_owned() } else { opened.data.clone() };
-    match opened.wal(&data).fetch(&args.name, &args.target)? {
+    let data = if is_data(here) { here.to_owned() } else { of.data.clone() };
+    let asker = Asker { sockets: &of.sockets, data: &data };
+    let fetched = match asker.fetch(&args.name, &args.target)? {
+        Some(fetched) => fetched,
+        None => of.wal(&of.open(ui)?, &data).fetch(&args.name, &args.target)?,
+    };
+    match fetched {
         Fetched::Written => Ok(Done::verified(&serde_json::json!({ "found": true }))),
         Fetched::Absent(why) => {
             let explained = Explained { why: format!("there is no {}: {why}", args.name), hints: Vec::new() };
@@ -137,18 +155,22 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> Answer {
 }
 
 impl OfArgs {
-    fn open(&self, ui: &Ui) -> Result<Opened, Failure> {
+    fn read(&self) -> Result<Of, Failure> {
         let read = self.plan.read()?;
         let (component, data) = choose(&read.plan, self.component.as_deref())?;
         let data = read.base.join(data);
-        let repository = access(&read)?.open(ui)?;
-        Ok(Opened { repository, component, data })
+        let sockets = self.plan.states(&read).iter().map(|state| socket(state, &component)).collect();
+        Ok(Of { read, component, data, sockets })
     }
 }
 
-impl Opened {
-    fn wal<'a>(&'a self, data: &'a Path) -> Wal<'a> {
-        Wal { repository: &self.repository, component: &self.component, data }
+impl Of {
+    fn open(&self, ui: &Ui) -> Result<Repository, Failure> {
+        access(&self.read)?.open(ui)
+    }
+
+    fn wal<'a>(&'a self, repository: &'a Repository, data: &'a Path) -> Wal<'a> {
+        Wal { repository, component: &self.component, data }
     }
 
     /// The data directory of the server that archives: it is called there, unless a person calls.

@@ -79,7 +79,7 @@ fn a_full_repository_is_told_and_nothing_is_lost_when_there_is_room_again() {
     let shop = Shop::new();
     let small = Small::of(&shop, "48m");
     let serve =
-        Serve::of(&mut small.command(&shop, &format!("{} serve --json", env!("CARGO_BIN_EXE_lifeboat"))));
+        Serve::start(&mut small.command(&shop, &format!("{} serve --json", env!("CARGO_BIN_EXE_lifeboat"))));
     serve.await_event("based");
     let stop = AtomicBool::new(false);
     let path = shop.database();

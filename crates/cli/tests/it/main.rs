@@ -32,4 +32,5 @@ mod three;
 mod units;
 mod upkeep;
 mod wal;
+mod wal_helper;
 mod without;

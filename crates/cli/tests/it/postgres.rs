@@ -149,7 +149,7 @@ pub fn server_user() -> Option<(u32, u32)> {
     Some((number(2), number(3)))
 }
 
-fn program(name: &str) -> Command {
+pub fn program(name: &str) -> Command {
     let versions = Path::new("/usr/lib/postgresql").read_dir().expect("installed by `cargo xtask setup`");
     let mut found: Vec<PathBuf> = versions.flatten().map(|entry| entry.path().join("bin")).collect();
     found.sort();
@@ -162,7 +162,7 @@ fn program(name: &str) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()

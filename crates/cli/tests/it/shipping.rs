@@ -83,7 +83,7 @@ impl Shop {
     }
 
     pub fn serve(&self) -> Serve {
-        Serve::of(&mut self.place.command(&["serve", "--json"]))
+        Serve::start(&mut self.place.command(&["serve", "--json"]))
     }
 
     /// Restores to an instant beside, and gives the rows that are there.
@@ -142,8 +142,8 @@ pub fn write_orders(path: &Path, first: i64, stop: &AtomicBool) -> Vec<Order> {
 }
 
 impl Serve {
-    /// Starts it.
-    pub fn of(command: &mut Command) -> Self {
+    /// Starts `lifeboat serve --json`.
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();

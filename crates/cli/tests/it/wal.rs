@@ -14,14 +14,14 @@ use crate::postgres::{Cluster, Write, ask_beside, server_user};
 
 /// A shop whose server archives its log into the repository. Everything is done by the server's user, as an administrator would
 /// who has given the repository to it.
-struct Shop {
-    cluster: Cluster,
+pub struct Shop {
+    pub cluster: Cluster,
     place: Place,
-    directory: PathBuf,
+    pub directory: PathBuf,
 }
 
 impl Shop {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let cluster = Cluster::with(&["--wal-segsize=1"]);
         let directory = cluster.home.path().join("lifeboat");
         fs::create_dir(&directory).unwrap();
@@ -43,20 +43,26 @@ impl Shop {
         shop
     }
 
-    fn plan(&self) -> PathBuf {
+    pub fn plan(&self) -> PathBuf {
         self.directory.join("lifeboat.yaml")
     }
 
+    /// What the server is to call; its environment does not say where the state is.
+    pub fn archive_command(&self) -> String {
+        let (plan, state) = (self.plan(), self.directory.join("state"));
+        let (plan, state) = (plan.display(), state.display());
+        format!("{} wal push --plan {plan} --state {state} %p", env!("CARGO_BIN_EXE_lifeboat"))
+    }
+
     /// Lets the server archive, or fail to.
-    fn archive(&self, mode: &str) {
-        let command =
-            format!("{} wal push --plan {} %p", env!("CARGO_BIN_EXE_lifeboat"), self.plan().display());
+    pub fn archive(&self, mode: &str) {
+        let command = self.archive_command();
         self.cluster.configure(&format!("archive_mode = {mode}\narchive_command = '{command}'\n"));
         self.cluster.stop("fast");
         self.cluster.start();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.command(arguments);
         command
             .current_dir(&self.directory)
@@ -68,34 +74,34 @@ impl Shop {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
         told(&self.command(arguments).output().unwrap())
     }
 
-    fn succeeds(&self, arguments: &[&str]) -> String {
+    pub fn succeeds(&self, arguments: &[&str]) -> String {
         let (code, text) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}: {text}");
         text
     }
 
-    fn push(&self, file: &Path) -> (i32, String) {
+    pub fn push(&self, file: &Path) -> (i32, String) {
         self.run(&["wal", "push", &file.to_string_lossy()])
     }
 
     /// Asks for a file as a server does, in its data directory.
-    fn fetch(&self, name: &str) -> (i32, String) {
+    pub fn fetch(&self, name: &str) -> (i32, String) {
         let target = self.directory.join("fetched").display().to_string();
         let plan = self.plan().display().to_string();
         let mut command = self.command(&["wal", "fetch", "--plan", &plan, name, &target]);
         told(&command.current_dir(self.cluster.data()).output().unwrap())
     }
 
-    fn fetched(&self) -> Vec<u8> {
+    pub fn fetched(&self) -> Vec<u8> {
         fs::read(self.directory.join("fetched")).unwrap()
     }
 
     /// Ends the segment that is being written and waits until it is archived; gives its name.
-    fn switch(&self) -> String {
+    pub fn switch(&self) -> String {
         let name = self.cluster.sql("select pg_walfile_name(pg_switch_wal())");
         for _ in 0..600 {
             let archived = self.cluster.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver");
@@ -107,13 +113,13 @@ impl Shop {
         panic!("{name} was not archived: {}", self.cluster.log());
     }
 
-    fn insert(&self, n: u32) -> Timestamp {
+    pub fn insert(&self, n: u32) -> Timestamp {
         self.cluster.sql(&format!("insert into orders values (0, {n})"));
         Timestamp::now()
     }
 
     /// The objects of the log in the repository, in the order of their positions.
-    fn segments(&self) -> Vec<PathBuf> {
+    pub fn segments(&self) -> Vec<PathBuf> {
         let root = self.directory.join("repository/lifeboat/log");
         let mut open = vec![root];
         let mut files = Vec::new();
@@ -130,14 +136,14 @@ impl Shop {
     }
 
     /// The segment that an object holds, by its position.
-    fn segment_of(object: &Path) -> String {
+    pub fn segment_of(object: &Path) -> String {
         let name = object.file_name().unwrap().to_string_lossy().into_owned();
         let position = u64::from_str_radix(&name[..16], 16).unwrap();
         format!("00000001{:08X}{:08X}", position >> 32, (position & 0xffff_ffff) >> 20)
     }
 
     /// Restores beside and gives what the restored server says to a question.
-    fn restored(&self, at: Option<Timestamp>, question: &str) -> Result<String, String> {
+    pub fn restored(&self, at: Option<Timestamp>, question: &str) -> Result<String, String> {
         self.restored_to(at.map(|at| at.to_string()).as_deref(), question)
     }
 
@@ -162,7 +168,7 @@ impl Shop {
     }
 }
 
-fn told(output: &Output) -> (i32, String) {
+pub fn told(output: &Output) -> (i32, String) {
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap_or(-1), text)

@@ -17,11 +17,13 @@ use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use place::Place;
-use plan::Every;
+use plan::{ComponentKind, Every};
 use serde::Serialize;
 
 use crate::drivers::Drivers;
 use crate::site::Site;
+use crate::wal::helper::Helper;
+use crate::wal::waiting::Waiting;
 use crate::{Error, Result};
 use line::Line;
 
@@ -93,6 +95,27 @@ pub enum Event {
         /// What happened.
         why: String,
     },
+    /// Who archives a server's log is answered by a helper from here on.
+    Listening {
+        /// Its component.
+        component: String,
+        /// Where it listens.
+        socket: std::path::PathBuf,
+    },
+    /// A server's archiving stands still; it is told again as long as it does.
+    Standing {
+        /// Its component.
+        component: String,
+        /// What the server has still to archive.
+        waiting: Waiting,
+        /// How many of these files are in the repository already: then it is the server's command that fails.
+        archived: u64,
+    },
+    /// A server's archiving goes on.
+    Moving {
+        /// Its component.
+        component: String,
+    },
     /// The source cannot be followed now; it is tried again.
     Waiting {
         /// Its component.
@@ -122,14 +145,25 @@ pub struct Shipped {
 /// Is told what happens, from several threads.
 pub type Watch<'a> = &'a (dyn Fn(&Event) + Sync);
 
-/// The components of the plan whose logs are shipped.
+/// The components of the plan whose logs are shipped: the continuous ones, and those whose servers archive.
 pub fn continuous(site: &Site) -> Vec<String> {
-    let is_continuous = |declared: &plan::Component| matches!(declared.every, Some(Every::Continuous));
-    let components = site.plan.components.iter().filter(|(_, declared)| is_continuous(declared));
+    let is_shipped = |declared: &plan::Component| {
+        matches!(declared.every, Some(Every::Continuous)) || archives(declared).is_some()
+    };
+    let components = site.plan.components.iter().filter(|(_, declared)| is_shipped(declared));
     components.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Ships the logs of the components `names`, or of all continuous ones, until `stop` becomes true.
+/// The data directory of a server that archives its log.
+pub(crate) fn archives(declared: &plan::Component) -> Option<&std::path::Path> {
+    match &declared.kind {
+        ComponentKind::Postgres(postgres) if *postgres.archive => Some(&postgres.postgres),
+        _ => None,
+    }
+}
+
+/// Ships the logs of the components `names`, or of all continuous ones, until `stop` becomes true; and helps the servers
+/// that archive theirs.
 ///
 /// What goes wrong with one is told to `watch` and tried again; it keeps nothing else from being shipped. Fails when there is
 /// nothing to ship.
@@ -140,15 +174,22 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
     let names = if names.is_empty() { continuous(site) } else { names.to_vec() };
     if names.is_empty() {
         let message = "no component of the plan is continuous";
-        return Err(Error::refused(message, "write `every: continuous` at a component of kind sqlite"));
+        let hint = "write `every: continuous` at a component of kind sqlite, or `archive: true` at one of kind postgres";
+        return Err(Error::refused(message, hint));
     }
+    let (mut lines, mut helpers) = (Vec::new(), Vec::new());
     let drivers = Drivers::of(site, &Place::host())?;
-    let lines = names
-        .iter()
-        .map(|name| Line::new(site, name, drivers.component(name)?, watch, stop))
-        .collect::<Result<Vec<_>>>()?;
+    for name in &names {
+        match archives(site.plan.component(name)?) {
+            Some(data) => helpers.push(Helper::new(site, name, site.path(data), watch, stop)),
+            None => lines.push(Line::new(site, name, drivers.component(name)?, watch, stop)?),
+        }
+    }
     Ok(std::thread::scope(|scope| {
-        let threads: Vec<_> = lines.into_iter().map(|line| scope.spawn(move || line.run())).collect();
+        let helpers = helpers.into_iter().map(|helper| scope.spawn(move || helper.run()));
+        let helpers: Vec<_> = helpers.collect();
+        let lines = lines.into_iter().map(|line| scope.spawn(move || line.run()));
+        let threads: Vec<_> = lines.collect::<Vec<_>>().into_iter().chain(helpers).collect();
         threads.into_iter().map(|thread| thread.join().expect("shipping does not panic")).collect()
     }))
 }
