@@ -332,6 +332,7 @@ impl Maker<'_> {
                     binaries: redis.binaries.as_ref().map(|path| self.path(path)),
                     facts,
                     proof_timeout: *declared.timeout,
+                    continuous: matches!(declared.every, Some(plan::Every::Continuous)),
                     ..RedisOptions::of(self.path(&redis.redis))
                 };
                 Box::new(component::redis::Redis::new(options, self.place.clone()))

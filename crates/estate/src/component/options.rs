@@ -175,6 +175,8 @@ pub struct RedisOptions {
     pub facts: Vec<(String, String)>,
     /// How long a private server may take to load a dump, and a check to read it; an hour by default.
     pub proof_timeout: Duration,
+    /// Captures are bases of a log: the server's own append-only files. No by default.
+    pub continuous: bool,
 }
 
 impl RedisOptions {
@@ -191,6 +193,7 @@ impl RedisOptions {
             binaries: None,
             facts: Vec::new(),
             proof_timeout: Duration::from_secs(3600),
+            continuous: false,
         }
     }
 }
@@ -207,6 +210,7 @@ impl fmt::Debug for RedisOptions {
             .field("config", &self.config)
             .field("binaries", &self.binaries)
             .field("facts", &self.facts)
+            .field("continuous", &self.continuous)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ mod postgres;
 mod postgres_wal;
 mod redis;
 mod redis_faults;
+mod redis_log;
 mod rehearsal;
 mod services;
 mod ship;

@@ -98,6 +98,12 @@ impl Server {
         })
     }
 
+    /// Tells whether it writes times into what it appends; nothing where it does not say.
+    pub(super) fn appends_time(&self) -> Option<bool> {
+        self.settings.as_ref()?;
+        Some(self.setting("aof-timestamp-enabled") == Some("yes"))
+    }
+
     /// How many databases it has at most.
     pub(super) fn databases(&self) -> Option<u64> {
         self.setting("databases")?.parse().ok()

@@ -1,0 +1,140 @@
+//! The capture of a continuous server: its base and what it has appended to it, up to a moment that is known to the second,
+//! and where in its log that is.
+//!
+//! The base is read whole and checked while it is copied to scratch; what is appended, command by command. A private server
+//! loads it all and counts: nothing else can tell what the commands amount to.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::super::LogBase;
+use super::aof::{Announced, Scan};
+use super::capture::{Taken, Tee, Work};
+use super::layout::Files;
+use super::live::{Held, List};
+use super::rdb;
+use super::server::Server;
+use super::{detail, follow, within};
+use crate::{Error, Result};
+
+/// How much is copied at once.
+const PIECE_BYTES: u64 = 1 << 20;
+/// How long the clock is waited for; one that was set back is not waited for any longer.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Takes the files of a server that goes on appending.
+pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
+    let (directory, name) = follow::files_of(server, work.options)?;
+    let inside = PathBuf::from(directory.file_name().unwrap_or_default());
+    let held = within(work.place, || Held::open(&directory, &name))??;
+    let mut list = List { base: held.list.base.clone(), appended: Vec::new() };
+    let (mut files, mut details) = (Vec::new(), Vec::new());
+    let mut add = |name: &str, bytes: u64, digest: String| {
+        let path = inside.join(name);
+        details.push((format!("{}{}", detail::FILE, path.display()), digest));
+        files.push((path, bytes));
+    };
+    let mut bytes = 0;
+    if let Some(base) = &held.list.base {
+        let dump = within(work.place, || copy_base(work, &held, &inside.join(&base.name)))??;
+        bytes += dump.bytes - dump.bytes_of_fields;
+        wait_behind(dump.fields.get("ctime"), work)?;
+        add(&base.name, dump.bytes, dump.sha256);
+    }
+    let now = Timestamp::now();
+    let mut scan = Scan::default();
+    let ends = within(work.place, || held.read_on(&mut scan))??;
+    let (cut, instant) = cut(&scan, now);
+
+    let mut begin = 0;
+    for (listed, end) in held.list.appended.iter().zip(ends) {
+        let end = end.min(cut);
+        if begin < end {
+            let digest =
+                within(work.place, || copy_appended(work, &held, &inside.join(&listed.name), begin, end))??;
+            bytes += end - begin;
+            add(&listed.name, end - begin, digest);
+            list.appended.push(listed.clone());
+        }
+        begin = end;
+    }
+    let text = list.text();
+    let databases = work.databases.unwrap_or_default();
+    let (keys, facts) = work.measure(&set(&inside, &name, &list), databases)?;
+    details.push((detail::LIST.to_owned(), text.clone()));
+    details.push((detail::DATABASES.to_owned(), databases.to_string()));
+    Ok(Taken {
+        instant,
+        files,
+        texts: vec![(inside.join(format!("{name}.manifest")), text)],
+        bytes: if keys.values().all(|&count| count == 0) { 0 } else { bytes },
+        keys,
+        facts,
+        details,
+        log: Some(LogBase { lineage: held.lineage, needed_from: cut, consistent_at: cut }),
+    })
+}
+
+/// Where the files are cut, and the instant at which everything before is there and nothing behind.
+///
+/// Times in the files are whole seconds: what was done in the present one is left to the log.
+fn cut(scan: &Scan, now: Timestamp) -> (u64, Timestamp) {
+    match scan.time {
+        Some(Announced { second, at }) if second >= now.as_second() => {
+            (at.min(scan.boundary), Timestamp::from_second(second).unwrap_or(now))
+        }
+        _ => (scan.boundary, now),
+    }
+}
+
+/// Waits until the second is over in which the base was begun.
+///
+/// A server announces a second once. What it appends behind a new base in the second in which it began it has no time before
+/// it; from the next second on it is known of all of it that it is older.
+fn wait_behind(begun: Option<&String>, work: &Work<'_>) -> Result<()> {
+    let begun = begun.and_then(|second| second.parse::<i64>().ok()).unwrap_or_default();
+    let deadline = Instant::now() + CLOCK_PATIENCE;
+    while Timestamp::now().as_second() <= begun && Instant::now() < deadline {
+        if work.cancel.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What a private server loads of a list, and one more empty file for it to append to.
+pub(super) fn set(directory: &Path, name: &str, list: &List) -> Files {
+    let (with, added) = list.and(name);
+    Files {
+        files: list.files().map(|listed| directory.join(&listed.name)).collect(),
+        list: Some((directory.join(format!("{name}.manifest")), with.text())),
+        empty: Some(directory.join(added.name)),
+    }
+}
+
+fn copy_base(work: &Work<'_>, held: &Held, to: &Path) -> Result<rdb::Dump> {
+    let mut tee = Tee(&held.base, work.file(to)?);
+    let bad = |bad: rdb::Bad| Error::BadSource { path: work.options.data.join(to), why: bad.to_string() };
+    rdb::read(&mut tee).map_err(bad)
+}
+
+fn copy_appended(work: &Work<'_>, held: &Held, to: &Path, begin: u64, end: u64) -> Result<String> {
+    let mut file = work.file(to)?;
+    let mut digest = Sha256::new();
+    let mut at = begin;
+    while at < end {
+        if work.cancel.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let bytes = held.bytes(at, end.min(at + PIECE_BYTES))?;
+        file.write_all(&bytes).map_err(Error::io("write", to))?;
+        digest.update(&bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(super::hex(&digest.finalize()))
+}

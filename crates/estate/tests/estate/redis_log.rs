@@ -1,0 +1,493 @@
+//! Redis to any second: what is appended is followed, archived by a stand-in, and replayed on a restored base.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use estate::component::redis::Redis;
+use estate::component::{
+    Cancel, Component, Follow, LogPiece, PointFacts, Proven, RedisOptions, Replay, Replayed, Severity,
+};
+use estate::facts::Facts;
+use estate::{Error, Result};
+use jiff::Timestamp;
+use place::Place;
+
+use crate::cache::{Cache, Ends, made};
+use crate::support::{RUN, Stored, back_up};
+
+const CONTINUOUS: &[(&str, &str)] = &[
+    ("appendonly", "yes"),
+    ("aof-timestamp-enabled", "yes"),
+    ("appendfsync", "always"),
+    ("auto-aof-rewrite-percentage", "0"),
+];
+
+fn component(cache: &Cache) -> Redis {
+    Redis::new(RedisOptions { continuous: true, ..cache.options(&[]) }, Place::host())
+}
+
+fn follow(redis: &Redis, last: Option<&LogPiece>) -> Result<Box<dyn Follow>> {
+    Ok(redis.log().unwrap().follow(last)?.unwrap())
+}
+
+/// Archives all that there is.
+fn drain(follower: &mut dyn Follow, archive: &mut Vec<LogPiece>) -> Result<()> {
+    while follower.look()? {
+        while let Some(piece) = follower.piece()?.cloned() {
+            assert_eq!(follower.piece()?, Some(&piece), "the same until it is acknowledged");
+            if let Some(last) = archive.last().filter(|last| last.lineage == piece.lineage) {
+                assert_eq!(last.last, piece.first);
+            }
+            follower.acknowledge(piece.last);
+            archive.push(piece);
+        }
+    }
+    assert_eq!(follower.behind_bytes(), 0);
+    Ok(())
+}
+
+/// Restores the base beside and replays what was archived behind it.
+fn replayed(redis: &Redis, stored: &Stored, archive: &[LogPiece], at: Option<Timestamp>) -> Result<Replayed> {
+    let parts = redis.parts(RUN, &stored.point);
+    for part in &parts {
+        estate::swap::remove(&part.beside).unwrap();
+    }
+    redis.prepare(&parts, &stored.point)?;
+    stored.restore(&parts);
+    again(redis, stored, archive, at)
+}
+
+fn again(redis: &Redis, stored: &Stored, archive: &[LogPiece], at: Option<Timestamp>) -> Result<Replayed> {
+    let parts = redis.parts(RUN, &stored.point);
+    let base = stored.point.log.clone().unwrap();
+    let of_it: Vec<&LogPiece> = archive
+        .iter()
+        .filter(|piece| piece.lineage == base.lineage && piece.last > base.needed_from)
+        .collect();
+    let to = of_it.last().map_or(base.consistent_at, |last| last.last);
+    let scratch = tempfile::tempdir().unwrap();
+    let cancel = Cancel::default();
+    redis.log().unwrap().replay(
+        &parts,
+        &stored.point,
+        Replay {
+            at,
+            lineage: &base.lineage,
+            to,
+            pieces: &mut of_it.into_iter().cloned().map(io::Result::Ok),
+            file: &|_, _| Ok(None),
+            scratch: scratch.path(),
+            cancel: &cancel,
+        },
+    )
+}
+
+/// Proves what was replayed, as the engine does, and puts it in its place.
+fn placed(redis: &Redis, stored: &Stored) {
+    let parts = redis.parts(RUN, &stored.point);
+    let recorded = PointFacts { facts: Facts::default(), queries: [].into(), ..stored.point.clone() };
+    let proof = redis.prove(&parts, &recorded, &Cancel::default()).unwrap();
+    assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
+    let plan = estate::swap::plan(RUN, &parts).unwrap();
+    plan.apply(&mut |_, _| Ok(())).unwrap();
+    plan.commit().unwrap();
+}
+
+/// A command that was acknowledged.
+#[derive(Debug, Clone, Copy)]
+struct Acknowledged {
+    number: u64,
+    sent: Timestamp,
+    answered: Timestamp,
+}
+
+/// Writes numbers, one after the other, until it is told to stop or the server has gone.
+fn write(cache: &Cache, stop: &AtomicBool, log: &Mutex<Vec<Acknowledged>>) {
+    use std::io::{Read, Write};
+    let mut socket = UnixStream::connect(cache.socket()).unwrap();
+    for number in 1.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        // Two keys in one transaction: half of it must never be seen.
+        let text = format!("MULTI\r\nRPUSH numbers {number}\r\nSET last {number}\r\nEXEC\r\n");
+        let sent = Timestamp::now();
+        if socket.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+        let mut said = Vec::new();
+        let mut piece = [0; 256];
+        // One line for each command, and what the two in the transaction have come to.
+        while said.iter().filter(|&&byte| byte == b'\n').count() < 6 {
+            match socket.read(&mut piece) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => said.extend_from_slice(&piece[..count]),
+            }
+        }
+        log.lock().unwrap().push(Acknowledged { number, sent, answered: Timestamp::now() });
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What a server has of the numbers: they are whole, and agree with what was written with them.
+fn numbers(cache: &Cache) -> u64 {
+    let all = cache.ask(&["LRANGE", "numbers", "0", "-1"]);
+    let all: Vec<u64> = all.lines().filter_map(|line| line.parse().ok()).collect();
+    assert!(all.iter().copied().eq(1..=all.len() as u64), "{} numbers with holes", all.len());
+    let last = cache.ask(&["GET", "last"]);
+    assert_eq!(last.parse().unwrap_or(0), all.len() as u64);
+    all.len() as u64
+}
+
+/// Nothing that was acknowledged before the second of the instant is missing, nothing that was sent after it is there.
+fn agrees(there: u64, log: &[Acknowledged], at: Timestamp) {
+    let second = Timestamp::from_second(at.as_second()).unwrap();
+    let missing = log.iter().find(|write| write.answered < second && write.number > there);
+    assert!(missing.is_none(), "{missing:?} was acknowledged before {at}, and {there} are there");
+    let beyond = log.iter().find(|write| write.sent > at && write.number <= there);
+    assert!(beyond.is_none(), "{beyond:?} was sent after {at}, and {there} are there");
+}
+
+/// Writers, a follower, rewrites by the server, two bases; then instants all over that time.
+#[test]
+fn every_second_of_a_written_server_comes_back() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    cache.fill("ballast", 500);
+    let redis = component(&cache);
+    assert!(redis.preflight().iter().all(|finding| finding.severity == Severity::Warning));
+    let (stop, log) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let (mut archive, mut bases) = (Vec::new(), Vec::new());
+    let began = Timestamp::now();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(&cache, &stop, &log));
+        let mut follower = follow(&redis, None).unwrap();
+        assert!(follower.began().is_some());
+        bases.push(back_up(&redis, None).unwrap());
+        let started = Instant::now();
+        let mut rewritten = false;
+        while started.elapsed() < Duration::from_secs(9) {
+            if started.elapsed() > Duration::from_secs(4) && !rewritten {
+                rewritten = true;
+                cache.ask(&["BGREWRITEAOF"]);
+            }
+            match drain(&mut *follower, &mut archive) {
+                Ok(()) => {}
+                Err(Error::Broken { .. }) => {
+                    // A rewrite has made a new base: the lineage that it ends is whole, and a new one begins.
+                    follower = follow(&redis, archive.last()).unwrap();
+                    assert!(follower.began().is_some());
+                    bases.push(back_up(&redis, None).unwrap());
+                }
+                Err(error) => panic!("{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        drain(&mut *follower, &mut archive).unwrap();
+        follower.tend().unwrap();
+    });
+    assert_eq!(bases.len(), 2);
+    let log = log.into_inner().unwrap();
+    assert!(log.len() > 500, "{}", log.len());
+    cache.kill();
+    let end = Timestamp::now();
+    let span = (end.as_millisecond() - began.as_millisecond()) as u64;
+    let seed = began.as_nanosecond() as u64;
+    println!("seed {seed}");
+    let mut random = seed;
+    let mut tried = [0; 2];
+    for round in 0..12 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Whole seconds as well as any.
+        let mut at = began + Duration::from_millis((random >> 33) % span);
+        if round % 3 == 0 {
+            at = Timestamp::from_second(at.as_second()).unwrap();
+        }
+        // The newest base before the instant, and for an instant that the older one leads to as well, both.
+        for (which, base) in bases.iter().enumerate() {
+            let lineage = &base.point.log.as_ref().unwrap().lineage;
+            let reaches = archive
+                .iter()
+                .filter(|piece| piece.lineage == *lineage)
+                .filter_map(|piece| piece.until)
+                .max();
+            if base.point.instant > at || reaches.is_none_or(|reaches| reaches < at) {
+                continue;
+            }
+            tried[which] += 1;
+            let reached = replayed(&redis, base, &archive, Some(at)).unwrap();
+            assert!(reached.instant.is_none_or(|instant| instant <= at), "{reached:?}");
+            placed(&redis, base);
+            cache.start();
+            agrees(numbers(&cache), &log, at);
+            cache.kill();
+        }
+    }
+    println!("tried {tried:?}");
+    assert!(tried.iter().sum::<u32>() > 3, "{tried:?}");
+    // To the end: nothing at all is missing, as every write was synced before it was acknowledged.
+    let newest = bases.last().unwrap();
+    replayed(&redis, newest, &archive, None).unwrap();
+    placed(&redis, newest);
+    cache.start();
+    assert_eq!(numbers(&cache), log.last().unwrap().number);
+}
+
+/// The mistake that everybody makes once.
+#[test]
+fn a_flushall_is_undone() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let stored = back_up(&redis, None).unwrap();
+    let mut follower = follow(&redis, None).unwrap();
+    let mut archive = Vec::new();
+    cache.fill("agent", 300);
+    std::thread::sleep(Duration::from_millis(1100));
+    let before = Timestamp::now();
+    std::thread::sleep(Duration::from_millis(20));
+    cache.ask(&["FLUSHALL"]);
+    cache.ask(&["SET", "after", "1"]);
+    drain(&mut *follower, &mut archive).unwrap();
+    cache.kill();
+    replayed(&redis, &stored, &archive, Some(before)).unwrap();
+    // Killed in the middle and done again, it comes to the same.
+    again(&redis, &stored, &archive, None).unwrap();
+    again(&redis, &stored, &archive, Some(before)).unwrap();
+    placed(&redis, &stored);
+    cache.start();
+    assert_eq!(cache.ask(&["DBSIZE"]), "300");
+}
+
+/// A base is of one moment, whatever rewrites do meanwhile, and without a log it comes back by itself.
+#[test]
+fn a_base_is_whole_while_the_server_rewrites() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let (stop, log) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let mut bases = Vec::new();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(&cache, &stop, &log));
+        let rewriter = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                _ = cache.cli(&["BGREWRITEAOF"]);
+                std::thread::sleep(Duration::from_millis(30));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(1200));
+        for _ in 0..6 {
+            bases.push(back_up(&redis, None).unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        rewriter.join().unwrap();
+    });
+    let log = log.into_inner().unwrap();
+    for stored in &bases {
+        cache.kill();
+        let (proof, _) = stored.recover(&redis, RUN).unwrap();
+        assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");
+        cache.start();
+        let there = numbers(&cache);
+        let missing = log.iter().find(|write| write.answered < stored.point.instant && write.number > there);
+        assert!(missing.is_none(), "{missing:?} of {} with {there}", stored.point.instant);
+        estate::swap::remove(&cache.root.join("data.before-r1")).unwrap();
+    }
+}
+
+/// A crash and a restart of the server are followed; what the last follower did not archive, the next one does.
+#[test]
+fn a_follower_goes_on_where_the_archive_ends() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let stored = back_up(&redis, None).unwrap();
+    let mut archive = Vec::new();
+    let mut follower = follow(&redis, None).unwrap();
+    cache.fill("one", 50);
+    drain(&mut *follower, &mut archive).unwrap();
+    cache.fill("two", 50);
+    // Read, and not acknowledged.
+    assert!(follower.look().unwrap());
+    follower.piece().unwrap();
+    drop(follower);
+    cache.kill();
+    cache.start();
+    cache.fill("three", 50);
+    let mut follower = follow(&redis, archive.last()).unwrap();
+    assert_eq!(follower.began(), None);
+    drain(&mut *follower, &mut archive).unwrap();
+    // The same follower over a restart.
+    cache.kill();
+    cache.start();
+    cache.fill("four", 50);
+    drain(&mut *follower, &mut archive).unwrap();
+    cache.kill();
+    replayed(&redis, &stored, &archive, None).unwrap();
+    placed(&redis, &stored);
+    cache.start();
+    assert_eq!(cache.ask(&["DBSIZE"]), "200");
+}
+
+/// A restored server goes on from an earlier instant: what it appends must never be taken for the old continuation.
+#[test]
+fn after_a_restore_a_new_lineage_begins() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let stored = back_up(&redis, None).unwrap();
+    let mut archive = Vec::new();
+    let mut follower = follow(&redis, None).unwrap();
+    cache.fill("one", 50);
+    std::thread::sleep(Duration::from_millis(1100));
+    let at = Timestamp::now();
+    std::thread::sleep(Duration::from_millis(1100));
+    cache.fill("two", 50);
+    drain(&mut *follower, &mut archive).unwrap();
+    cache.kill();
+    replayed(&redis, &stored, &archive, Some(at)).unwrap();
+    placed(&redis, &stored);
+    cache.start();
+    assert_eq!(cache.ask(&["DBSIZE"]), "50");
+    cache.fill("three", 80);
+    // Neither the follower that still holds the old files nor a new one goes on.
+    let old = drain(&mut *follower, &mut archive);
+    assert!(matches!(old, Err(Error::Broken { .. })), "{old:?}");
+    let new = follow(&redis, archive.last()).map(|follower| follower.began().map(str::to_owned));
+    let Err(Error::Broken { why, .. }) = new else { panic!("{new:?}") };
+    assert!(why.contains("do not hold"), "{why}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut follower = loop {
+        match follow(&redis, archive.last()) {
+            Ok(follower) => break follower,
+            Err(Error::Broken { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(follower.began().is_some());
+    assert_ne!(follower.lineage(), archive.last().unwrap().lineage);
+    let stored = back_up(&redis, None).unwrap();
+    cache.fill("four", 5);
+    drain(&mut *follower, &mut archive).unwrap();
+    cache.kill();
+    replayed(&redis, &stored, &archive, None).unwrap();
+    placed(&redis, &stored);
+    cache.start();
+    assert_eq!(cache.ask(&["DBSIZE"]), "135");
+}
+
+#[test]
+fn a_log_with_a_gap_or_of_another_server_is_refused() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let stored = back_up(&redis, None).unwrap();
+    let mut archive = Vec::new();
+    let mut follower = follow(&redis, None).unwrap();
+    for name in ["one", "two", "three"] {
+        cache.fill(name, 20);
+        drain(&mut *follower, &mut archive).unwrap();
+    }
+    cache.kill();
+    assert!(archive.len() >= 3);
+    replayed(&redis, &stored, &archive, None).unwrap();
+    let without = [&archive[..1], &archive[2..]].concat();
+    let refused = replayed(&redis, &stored, &without, None).unwrap_err().to_string();
+    assert!(refused.contains("gap"), "{refused}");
+    let mut torn = archive.clone();
+    let last = torn.last_mut().unwrap();
+    last.bytes.truncate(last.bytes.len() - 3);
+    let refused = replayed(&redis, &stored, &torn, None).unwrap_err().to_string();
+    assert!(refused.contains("in the middle of a command"), "{refused}");
+    // Cut in the middle of the log, what follows is no command any more.
+    let mut torn = archive.clone();
+    torn[1].bytes.truncate(torn[1].bytes.len() - 3);
+    assert!(replayed(&redis, &stored, &torn, None).is_err());
+    let mut short = archive.clone();
+    short.pop();
+    let base = stored.point.log.clone().unwrap();
+    let parts = redis.parts(RUN, &stored.point);
+    let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::default());
+    let replay = Replay {
+        at: None,
+        lineage: &base.lineage,
+        to: archive.last().unwrap().last,
+        pieces: &mut short.into_iter().map(io::Result::Ok),
+        file: &|_, _| Ok(None),
+        scratch: scratch.path(),
+        cancel: &cancel,
+    };
+    let refused = redis.log().unwrap().replay(&parts, &stored.point, replay).unwrap_err().to_string();
+    assert!(refused.contains("ends at"), "{refused}");
+}
+
+#[test]
+fn files_that_are_damaged_at_the_source_are_no_base() {
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    cache.fill("one", 50);
+    // While it rewrites, two files are appended to: the first of them must be whole.
+    cache.ask(&["CONFIG", "SET", "rdb-key-save-delay", "200000"]);
+    cache.ask(&["BGREWRITEAOF"]);
+    let directory = cache.data().join("appendonlydir");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !directory.join("appendonly.aof.2.incr.aof").exists() {
+        assert!(Instant::now() < deadline, "{}", cache.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    cache.ask(&["SET", "more", "1"]);
+    let good = back_up(&redis, None).unwrap();
+    assert!(good.path(directory.join("appendonly.aof.2.incr.aof")).exists() || good.point.log.is_some());
+    let first = directory.join("appendonly.aof.1.incr.aof");
+    let length = fs::metadata(&first).unwrap().len();
+    let bytes = fs::read(&first).unwrap();
+    File::options().write(true).open(&first).unwrap().set_len(length - 3).unwrap();
+    let why = back_up(&redis, None).err().unwrap().to_string();
+    assert!(why.contains("in the middle of a command"), "{why}");
+    fs::remove_file(&first).unwrap();
+    let why = back_up(&redis, None).err().unwrap().to_string();
+    assert!(why.contains("appendonly.aof.1.incr.aof, which is not there"), "{why}");
+    fs::write(&first, bytes).unwrap();
+    back_up(&redis, None).unwrap();
+    // A base that was changed on the disk has another checksum.
+    crate::support::scribble(&directory.join("appendonly.aof.1.base.rdb"), 20);
+    let why = back_up(&redis, None).err().unwrap().to_string();
+    assert!(why.contains("checksum") || why.contains("dump"), "{why}");
+}
+
+#[test]
+fn what_cannot_be_followed_says_why() {
+    for (settings, words) in [
+        (&[][..], "appendonly yes"),
+        (&[("appendonly", "yes")], "aof-timestamp-enabled yes"),
+        (
+            &[("appendonly", "yes"), ("aof-timestamp-enabled", "yes"), ("aof-use-rdb-preamble", "no")],
+            "aof-use-rdb-preamble yes",
+        ),
+    ] {
+        let (_directory, cache) = made(settings);
+        let _ends = Ends(cache.clone());
+        let redis = component(&cache);
+        let why = follow(&redis, None).err().unwrap().to_string();
+        assert!(why.contains(words), "{why}");
+        assert!(back_up(&redis, None).is_err());
+    }
+    // One that is told to append no more while it is followed.
+    let (_directory, cache) = made(CONTINUOUS);
+    let _ends = Ends(cache.clone());
+    let redis = component(&cache);
+    let mut follower = follow(&redis, None).unwrap();
+    follower.tend().unwrap();
+    cache.ask(&["CONFIG", "SET", "appendonly", "no"]);
+    assert!(matches!(follower.tend(), Err(Error::Broken { .. })));
+}
