@@ -17,6 +17,7 @@ mod logs;
 mod open;
 mod postgres;
 mod redis;
+mod redis_log;
 mod resume;
 mod retention;
 mod s3;

@@ -8,18 +8,23 @@ use std::time::{Duration, Instant};
 use crate::harness::Place;
 
 /// A server of the test's own, which ends with it. It appends, so that a dump alone would not bring it back.
-struct Cache {
+pub struct Cache {
     home: tempfile::TempDir,
     server: Option<Child>,
 }
 
 impl Cache {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One with further settings.
+    pub fn with(more: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("data")).unwrap();
         let mut cache = Self { home, server: None };
         let settings = format!(
-            "port 0\nunixsocket {}\ndir {}\nappendonly yes\nsave \"\"\nrequirepass right-word\nrepl-diskless-sync-delay 0\n",
+            "port 0\nunixsocket {}\ndir {}\nappendonly yes\nsave \"\"\nrequirepass right-word\nrepl-diskless-sync-delay 0\n{more}",
             cache.socket().display(),
             cache.data().display()
         );
@@ -28,15 +33,15 @@ impl Cache {
         cache
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.home.path().join("s")
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let mut command = Command::new("redis-server");
         let command = command.arg(self.home.path().join("redis.conf")).stdout(Stdio::null());
         self.server = Some(command.spawn().expect("installed by `cargo xtask setup`"));
@@ -47,14 +52,14 @@ impl Cache {
         }
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().unwrap();
             server.wait().unwrap();
         }
     }
 
-    fn ask(&self, words: &[&str]) -> String {
+    pub fn ask(&self, words: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         command.args(["--no-auth-warning", "-a", "right-word", "-s"]).arg(self.socket()).args(words);
         String::from_utf8(command.output().unwrap().stdout).unwrap().trim_end().to_owned()

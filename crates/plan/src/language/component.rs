@@ -21,8 +21,8 @@ record! {
         rpo: Option<Duration>,
         /// How soon it must be back.
         rto: Option<Duration>,
-        /// How often it is to be backed up; `continuous` ships the log of a sqlite component, by `lifeboat serve`. Anything
-        /// else does not start by itself yet: let cron or a timer run `lifeboat backup`.
+        /// How often it is to be backed up; `continuous` ships the log of a sqlite or redis component, by `lifeboat
+        /// serve`. Anything else does not start by itself yet: let cron or a timer run `lifeboat backup`.
         every: Option<Every>,
         /// Which recovery points are kept; without it, all. Applied after each backup, and by `lifeboat forget`.
         keep: Option<Keep>,

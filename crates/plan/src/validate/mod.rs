@@ -177,9 +177,11 @@ impl Validator<'_> {
                 );
             }
         }
-        if component.every == Some(Every::Continuous) && !matches!(component.kind, ComponentKind::Sqlite(_)) {
-            let message =
-                format!("`every: continuous` of `{name}`: only the logs of sqlite components are shipped");
+        let has_log = matches!(component.kind, ComponentKind::Sqlite(_) | ComponentKind::Redis(_));
+        if component.every == Some(Every::Continuous) && !has_log {
+            let message = format!(
+                "`every: continuous` of `{name}`: only the logs of sqlite and redis components are shipped"
+            );
             self.say_with_hint(at, message, "give it an interval, for example 30m");
         }
         if let Some(keep) = &component.keep

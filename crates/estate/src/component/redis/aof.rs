@@ -24,6 +24,8 @@ pub(super) struct Scan {
     pub position: u64,
     /// Behind the last whole command that is not inside of a transaction.
     pub boundary: u64,
+    /// The second in which the command before the boundary was done; nothing before the first announcement.
+    pub second: Option<i64>,
     /// The last second that was announced, and where; nothing before the first.
     pub time: Option<Announced>,
 }
@@ -126,6 +128,7 @@ impl Scan {
         }
         if !self.in_transaction {
             self.boundary = self.position;
+            self.second = self.time.map(|time| time.second);
         }
     }
 

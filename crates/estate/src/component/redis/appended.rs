@@ -18,6 +18,7 @@ use super::layout::Files;
 use super::live::{Held, List};
 use super::rdb;
 use super::server::Server;
+use super::standing::{self, Standing};
 use super::{detail, follow, within};
 use crate::{Error, Result};
 
@@ -25,6 +26,8 @@ use crate::{Error, Result};
 const PIECE_BYTES: u64 = 1 << 20;
 /// How long the clock is waited for; one that was set back is not waited for any longer.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a follower is waited for that has not seen a new list yet.
+const FOLLOWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Takes the files of a server that goes on appending.
 pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
@@ -51,17 +54,19 @@ pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
     let (cut, instant) = cut(&scan, now);
 
     let mut begin = 0;
-    for (listed, end) in held.list.appended.iter().zip(ends) {
+    for (kept, end) in held.appended.iter().zip(ends) {
         let end = end.min(cut);
         if begin < end {
-            let digest =
-                within(work.place, || copy_appended(work, &held, &inside.join(&listed.name), begin, end))??;
+            let digest = within(work.place, || {
+                copy_appended(work, &held, &inside.join(&kept.listed.name), begin, end)
+            })??;
             bytes += end - begin;
-            add(&listed.name, end - begin, digest);
-            list.appended.push(listed.clone());
+            add(&kept.listed.name, end - begin, digest);
+            list.appended.push(kept.listed.clone());
         }
         begin = end;
     }
+    let log = within(work.place, || stands_at(&directory, &name, &held, cut))?;
     let text = list.text();
     let databases = work.databases.unwrap_or_default();
     let (keys, facts) = work.measure(&set(&inside, &name, &list), databases)?;
@@ -75,20 +80,35 @@ pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
         keys,
         facts,
         details,
-        log: Some(LogBase { lineage: held.lineage, needed_from: cut, consistent_at: cut }),
+        log,
     })
 }
 
 /// Where the files are cut, and the instant at which everything before is there and nothing behind.
 ///
 /// Times in the files are whole seconds: what was done in the present one is left to the log.
-fn cut(scan: &Scan, now: Timestamp) -> (u64, Timestamp) {
+pub(super) fn cut(scan: &Scan, now: Timestamp) -> (u64, Timestamp) {
     match scan.time {
         Some(Announced { second, at }) if second >= now.as_second() => {
             (at.min(scan.boundary), Timestamp::from_second(second).unwrap_or(now))
         }
         _ => (scan.boundary, now),
     }
+}
+
+/// Where in the log a base stands that was cut there; nothing where nobody follows the files, so that it comes back alone.
+fn stands_at(directory: &Path, name: &str, held: &Held, cut: u64) -> Option<LogBase> {
+    let deadline = Instant::now() + FOLLOWER_PATIENCE;
+    while standing::is_followed(directory) && Instant::now() < deadline {
+        let standing = Standing::read(directory, name);
+        if let Some((standing, first)) = standing.and_then(|it| it.beginning(held).map(|first| (it, first))) {
+            let position = first + cut;
+            let lineage = standing.lineage;
+            return Some(LogBase { lineage, needed_from: position, consistent_at: position });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 /// Waits until the second is over in which the base was begun.

@@ -30,7 +30,7 @@ use super::connection::{Answer, Failure};
 use super::layout::{Files, Layout};
 use super::rdb::{self, Dump};
 use super::server::{self, Server};
-use super::{appended, detail, facts, sync};
+use super::{appended, detail, facts, saved, sync};
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
 
@@ -161,12 +161,21 @@ fn dump(work: &Work<'_>, mut server: Server) -> Result<Taken> {
     let name = work.layout.dump();
     let file = within(work.place, || work.file(&name))??;
     let address = server.address.clone();
-    let incoming = sync::begin(server.connection).map_err(server::failed("begin a dump", &address))?;
-    let mut tee = Tee(incoming, file);
-    let dump = rdb::read(&mut tee).map_err(|bad| match tee.0.is_interrupted() {
-        true => Error::Interrupted,
-        false => Error::Server { action: "take a dump", server: address.to_string(), why: bad.to_string() },
-    })?;
+    let dump = match sync::begin(server.connection) {
+        Ok(incoming) => {
+            let mut tee = Tee(incoming, file);
+            rdb::read(&mut tee).map_err(|bad| match tee.0.is_interrupted() {
+                true => Error::Interrupted,
+                false => {
+                    Error::Server { action: "take a dump", server: address.to_string(), why: bad.to_string() }
+                }
+            })?
+        }
+        Err(Failure::Server(said)) if address.is_here() && saved::is_refusal(&said) => {
+            saved::take(work, file, &said)?
+        }
+        Err(failure) => return Err(server::failed("begin a dump", &address)(failure)),
+    };
     let databases = work.databases.max(dump.keys.keys().last().map(|last| last + 1)).unwrap_or_default();
     let (mut keys, mut facts) = (dump.keys.clone(), BTreeMap::new());
     if !work.options.facts.is_empty() || dump.uncounted.is_some() {

@@ -86,7 +86,7 @@ fn hint(said: &str) -> &'static str {
         ("WRONGPASS", ": correct `username:` and `password:`"),
         ("ERR invalid password", ": correct `password:`"),
         ("ERR AUTH", ": take `password:` out of the plan, or set one in the server"),
-        ("NOPERM", ": allow the user `+auth +ping +info +config|get +replconf +psync +sync`"),
+        ("NOPERM", ": allow the user `+auth +ping +info +config|get +replconf +psync +sync`, or `+bgsave` on its own machine"),
         ("NOMASTERLINK", ": it is a replica without its master; mend that, or back up the master"),
         ("LOADING", ": wait until it has read its data"),
         ("MISCONF", ": it cannot write to its own disk; make room there"),

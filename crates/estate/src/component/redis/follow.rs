@@ -1,15 +1,21 @@
-//! Following the append-only files of a live server: whole commands out, a second at a time, what is archived in.
+//! Following the append-only files of a live server: whole commands out, what is archived in.
 //!
 //! What is not archived is kept by the server's own files, which stay open here: a rewrite may remove them, and they
-//! are read to their ends all the same. Then the lineage is over, and the next one begins with the new base.
+//! are read to their ends all the same. A rewrite is no interruption: the stream goes on in the next file, as `live` says.
 //!
 //! # Continuity
 //! It is proven by the bytes themselves. A follower goes on behind the last archived piece only where the files hold that very
-//! piece; and whenever a file is another one than before (a restart, a restore), it must end, up to what is
-//! archived, as the old one did.
+//! piece, at the place that the last follower wrote down (`standing`); and before each further piece it looks whether the
+//! bytes before it are still those that it archived.
+//!
+//! # Instants
+//! The server says in which second a command was done. A piece is said to reach to the end of the second of its last
+//! command, or to the moment at which it was read if that is earlier: nothing in it is later, and nothing behind it is of
+//! an earlier second.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use place::Place;
@@ -19,13 +25,16 @@ use super::aof::Scan;
 use super::layout::Layout;
 use super::live::Held;
 use super::server::{self, Server};
-use super::within;
+use super::standing::{self, Standing};
+use super::{appended, within};
 use crate::{Error, Result};
 
 /// A piece has about so many bytes at most, unless a single command has more.
 const PIECE_BYTES: u64 = 1 << 20;
-/// How much of what is archived is compared when a file has become another one.
-const COMPARED_BYTES: u64 = 64 << 10;
+/// How much of what is archived is compared each time before more is.
+const COMPARED_BYTES: usize = 4 << 10;
+/// How often the server is asked whether it still appends.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// Follows one server's files.
 pub(super) struct Follower {
@@ -33,17 +42,32 @@ pub(super) struct Follower {
     place: Place,
     directory: PathBuf,
     name: String,
-    held: Held,
+    lineage: String,
     began: Option<String>,
-    /// How far the files were read, and in which second that was.
+    held: Held,
+    /// How far the files were read.
     scan: Scan,
     acknowledged: u64,
-    /// The latest instant in what is acknowledged.
-    until: Option<Timestamp>,
-    piece: Option<LogPiece>,
-    looked: Timestamp,
-    /// The list names another base by now.
+    /// The bytes before that.
+    tail: Vec<u8>,
+    /// The second of the last command that is acknowledged.
+    second: Option<i64>,
+    piece: Option<Cut>,
+    /// Before and after the last look.
+    looked: [Timestamp; 2],
+    /// What is not acknowledged was not there yet at this instant.
+    since: Timestamp,
+    /// The server has begun another stream.
     is_over: bool,
+    asked: Instant,
+    _lock: File,
+}
+
+/// The next piece.
+struct Cut {
+    piece: LogPiece,
+    /// The second of its last command.
+    second: Option<i64>,
 }
 
 /// Where a server that may be followed keeps its append-only files: the directory and what their names begin with.
@@ -66,51 +90,96 @@ pub(super) fn files_of(server: &Server, options: &RedisOptions) -> Result<(PathB
     }
 }
 
+/// Where following begins.
+struct Start {
+    lineage: String,
+    began: Option<String>,
+    held: Held,
+    position: u64,
+    second: Option<i64>,
+    tail: Vec<u8>,
+}
+
+impl Start {
+    /// Finds out whether the lineage of `last` can be gone on with in these files, and begins a new one otherwise.
+    fn find(held: Held, standing: Option<&Standing>, last: Option<&LogPiece>) -> Result<Self> {
+        let why = match (last, standing) {
+            (None, _) => "nothing is archived yet",
+            (Some(last), Some(standing)) if standing.lineage == last.lineage => {
+                match standing.beginning(&held) {
+                    None => "the server has begun new files while nobody followed them",
+                    Some(first) => {
+                        let held = held.begin_at(first);
+                        if held.ends_with(last) {
+                            return Ok(Self::behind(held, last));
+                        }
+                        return Self::anew(
+                            held,
+                            "its files do not hold what is archived of them, as after a crash or a restore",
+                        );
+                    }
+                }
+            }
+            (Some(_), _) => "nobody has followed these files before",
+        };
+        Self::anew(held, why)
+    }
+
+    fn behind(held: Held, last: &LogPiece) -> Self {
+        Self {
+            lineage: last.lineage.clone(),
+            began: None,
+            held,
+            position: last.last,
+            second: last.until.map(Timestamp::as_second),
+            tail: tail(&last.bytes),
+        }
+    }
+
+    /// Begins at the present second: what is older is in every base that is yet to be made.
+    fn anew(held: Held, why: &str) -> Result<Self> {
+        let first = held.appended.first().map_or(0, |kept| kept.at);
+        let mut scan = Scan::from(first);
+        let now = Timestamp::now();
+        held.read_on(&mut scan)?;
+        let (position, _) = appended::cut(&scan, now);
+        let (lineage, began) = (standing::new_lineage(now), Some(why.to_owned()));
+        Ok(Self { lineage, began, held, position, second: None, tail: Vec::new() })
+    }
+}
+
 impl Follower {
-    /// Begins behind `last` where the files hold it, at the beginning of the lineage otherwise.
+    /// Begins behind `last` where the files hold it, and a new lineage otherwise.
     pub(super) fn begin(options: &RedisOptions, place: &Place, last: Option<&LogPiece>) -> Result<Self> {
-        let mut server = Server::reach(options, place, &Cancel::default())?;
+        let server = Server::reach(options, place, &Cancel::default())?;
         within(place, || server.may_be_dumped(&options.data))??;
         let (directory, name) = files_of(&server, options)?;
-        let held = within(place, || Held::open(&directory, &name))??;
-        let looked = Timestamp::now();
-        let (mut scan, mut until, mut began) = (Scan::default(), None, None);
-        match last {
-            Some(last) if last.lineage == held.lineage => {
-                let holds = within(place, || held.holds(last))??;
-                if !holds {
-                    // The same base and another continuation: what is appended from now on must get another name.
-                    let asked = server.connection.ask(&["BGREWRITEAOF"]);
-                    let asked =
-                        asked.map_or_else(|failure| failure.to_string(), |_| "it has begun".to_owned());
-                    let why = format!(
-                        "its files do not hold what is archived of them, as after a crash or a restore; a rewrite begins \
-                         anew ({asked})"
-                    );
-                    return Err(Error::Broken { path: directory, why });
-                }
-                scan = Scan::from(last.last);
-                until = last.until;
-            }
-            Some(_) => began = Some("the server has written a new base".to_owned()),
-            None => began = Some("nothing is archived yet".to_owned()),
-        }
-        let acknowledged = scan.position;
-        let (options, place) = (options.clone(), place.clone());
-        let is_over = false;
+        let now = Timestamp::now();
+        let (lock, start) = within(place, || {
+            let lock = standing::lock(&directory, &name)?;
+            let held = Held::open(&directory, &name)?;
+            let start = Start::find(held, Standing::read(&directory, &name).as_ref(), last)?;
+            Standing::of(&start.held, &start.lineage).write(&directory, &name)?;
+            Ok::<_, Error>((lock, start))
+        })??;
         Ok(Self {
-            options,
-            place,
+            options: options.clone(),
+            place: place.clone(),
             directory,
             name,
-            held,
-            began,
-            scan,
-            acknowledged,
-            until,
+            lineage: start.lineage,
+            began: start.began,
+            held: start.held,
+            scan: Scan::from(start.position),
+            acknowledged: start.position,
+            tail: start.tail,
+            second: start.second,
             piece: None,
-            looked,
-            is_over,
+            looked: [now, now],
+            since: last.and_then(|last| last.until).unwrap_or(now),
+            is_over: false,
+            asked: Instant::now(),
+            _lock: lock,
         })
     }
 
@@ -120,53 +189,88 @@ impl Follower {
 
     /// Opens the files anew if they are others than before.
     fn renew(&mut self) -> Result<()> {
-        if self.is_over || !within(&self.place, || self.held.is_old())?? {
+        // A list that cannot be read has gone with its directory; what is open is archived to its end.
+        if self.is_over || self.held.is_old().is_ok_and(|is_old| !is_old) {
             return Ok(());
         }
-        let renewed = within(&self.place, || Held::open(&self.directory, &self.name))??;
-        if renewed.lineage != self.held.lineage {
+        let renewed = match Held::open(&self.directory, &self.name) {
+            Ok(renewed) => renewed,
+            Err(Error::Missing { .. }) => {
+                self.is_over = true;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let last = self.held.appended.last().map(|kept| (kept.id, kept.at));
+        let Some(first) = renewed.beginning(last.into_iter()) else {
             self.is_over = true;
             return Ok(());
-        }
-        let from = self.acknowledged.saturating_sub(COMPARED_BYTES);
-        let same = within(&self.place, || {
-            let old = self.held.bytes(from, self.acknowledged)?;
-            // One that is shorter is not the continuation.
-            Ok::<_, Error>(renewed.bytes(from, self.acknowledged).is_ok_and(|new| new == old))
-        })??;
-        if !same {
-            return Err(self.broken("its files do not hold any more what is archived of them"));
-        }
-        self.held = renewed;
-        // What was read and not archived may be something else by now.
-        let time = self.scan.time.filter(|time| time.at < self.acknowledged);
-        self.scan = Scan { time, ..Scan::from(self.acknowledged) };
-        self.piece = None;
+        };
+        let renewed = renewed.begin_at(first);
+        Standing::of(&renewed, &self.lineage).write(&self.directory, &self.name)?;
+        self.held = renewed.behind(&mut self.held, self.acknowledged);
         Ok(())
     }
 
-    /// How much of the log from what is acknowledged on is the next piece: whole commands.
-    fn next_end(&self) -> Result<Option<u64>> {
+    /// Reads on; once more from what is archived on if that fails: a server that starts cuts off what is no whole command.
+    fn read_on(&mut self) -> Result<()> {
+        let boundary = self.scan.boundary;
+        if self.held.read_on(&mut self.scan).is_ok() {
+            return Ok(());
+        }
+        self.scan = Scan::from(self.acknowledged);
+        let read = self.held.read_on(&mut self.scan);
+        if self.scan.boundary < boundary {
+            return Err(self.broken("its files do not hold any more what was read of them"));
+        }
+        read.map(drop)
+    }
+
+    /// Cuts the next piece: whole commands.
+    fn cut(&self) -> Result<Option<Cut>> {
+        let first = self.acknowledged;
+        if self.scan.boundary == first {
+            return Ok(None);
+        }
+        let before = self.held.bytes(first.saturating_sub(self.tail.len() as u64), first);
+        if before.is_ok_and(|before| before != self.tail) {
+            return Err(self.broken("its files do not hold any more what is archived of them"));
+        }
         let mut most = PIECE_BYTES;
         loop {
-            let end = self.scan.boundary.min(self.acknowledged.saturating_add(most));
-            if end == self.acknowledged {
-                return Ok(None);
-            }
-            let mut scan = Scan::from(self.acknowledged);
-            let bytes = self.held.bytes(self.acknowledged, end)?;
+            let end = self.scan.boundary.min(first.saturating_add(most));
+            let mut bytes = self.held.bytes(first, end)?;
+            let mut scan = Scan::from(first);
             scan.feed(&bytes, None).map_err(|torn| self.broken(&torn.to_string()))?;
-            if scan.boundary > self.acknowledged {
-                return Ok(Some(scan.boundary));
+            if scan.boundary == first {
+                most = most.saturating_mul(2);
+                continue;
             }
-            most = most.saturating_mul(2);
+            bytes.truncate((scan.boundary - first) as usize);
+            let second = scan.second.or(self.second);
+            let piece = LogPiece {
+                lineage: self.lineage.clone(),
+                first,
+                last: scan.boundary,
+                from: Some(self.since),
+                until: Some(self.until(second)),
+                name: None,
+                bytes,
+            };
+            return Ok(Some(Cut { piece, second }));
         }
+    }
+
+    /// Up to when a piece reaches whose last command is of this second.
+    fn until(&self, second: Option<i64>) -> Timestamp {
+        let end = second.and_then(|second| Timestamp::new(second, 999_999_999).ok());
+        end.map_or(self.looked[1], |end| end.min(self.looked[1]))
     }
 }
 
 impl Follow for Follower {
     fn lineage(&self) -> &str {
-        &self.held.lineage
+        &self.lineage
     }
 
     fn began(&self) -> Option<&str> {
@@ -174,42 +278,48 @@ impl Follow for Follower {
     }
 
     fn look(&mut self) -> Result<bool> {
-        let now = Timestamp::now();
-        self.renew()?;
-        let (held, scan) = (&self.held, &mut self.scan);
-        within(&self.place, || held.read_on(scan))??;
-        self.looked = now;
+        let place = self.place.clone();
+        let before = Timestamp::now();
+        let seen = self.scan.boundary;
+        within(&place, || self.renew().and_then(|()| self.read_on()))??;
+        if self.scan.boundary > self.acknowledged && seen == self.acknowledged {
+            self.since = self.looked[0];
+        }
+        self.looked = [before, Timestamp::now()];
         if self.is_over && self.scan.boundary == self.acknowledged {
-            return Err(self.broken("the server has written a new base, and this one is archived to its end"));
+            return Err(self.broken(
+                "the server has begun other files, and these are archived to their end: its directory was replaced, or it did                  not append for a while",
+            ));
         }
         Ok(self.scan.boundary > self.acknowledged)
     }
 
     fn piece(&mut self) -> Result<Option<&LogPiece>> {
-        if self.piece.is_none()
-            && let Some(last) = within(&self.place, || self.next_end())??
-        {
-            let first = self.acknowledged;
-            let bytes = within(&self.place, || self.held.bytes(first, last))??;
-            let lineage = self.held.lineage.clone();
-            let (from, until) = (self.until, Some(self.looked));
-            self.piece = Some(LogPiece { lineage, first, last, from, until, name: None, bytes });
+        if self.piece.is_none() {
+            self.piece = within(&self.place, || self.cut())??;
         }
-        Ok(self.piece.as_ref())
+        Ok(self.piece.as_ref().map(|cut| &cut.piece))
     }
 
     fn acknowledge(&mut self, position: u64) {
-        if position > self.acknowledged {
-            self.acknowledged = position;
-            self.until = self.piece.take().and_then(|piece| piece.until);
-        }
+        let Some(cut) = self.piece.take_if(|cut| cut.piece.last <= position) else { return };
+        self.acknowledged = cut.piece.last;
+        self.second = cut.second;
+        self.tail = tail(&cut.piece.bytes);
     }
 
     fn tend(&mut self) -> Result<()> {
-        // A server that was told to append no more leaves its files as they are.
-        let server = Server::reach(&self.options, &self.place, &Cancel::default())?;
+        if self.asked.elapsed() < ASK_EVERY {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        // A server that was told to append no more leaves its files as they are. One that does not answer appends nothing.
+        let Ok(server) = Server::reach(&self.options, &self.place, &Cancel::default()) else { return Ok(()) };
         if server.info("aof_enabled") != "1" && server.info("loading") != "1" {
             return Err(self.broken("its server does not append any more: set `appendonly yes`"));
+        }
+        if server.appends_time() == Some(false) {
+            return Err(self.broken("its server says no times any more: set `aof-timestamp-enabled yes`"));
         }
         if server.info("aof_last_write_status") == "err" {
             let address = server::address(&self.options).to_string();
@@ -220,21 +330,25 @@ impl Follow for Follower {
     }
 
     fn behind_bytes(&self) -> u64 {
-        self.scan.position - self.acknowledged
+        self.scan.boundary - self.acknowledged
     }
 
     fn seen(&self) -> (u64, Timestamp) {
-        (self.scan.boundary, self.looked)
+        (self.scan.boundary, self.looked[0])
     }
 }
 
 impl Held {
-    /// Tells whether the files hold this piece where it says it is.
-    fn holds(&self, piece: &LogPiece) -> Result<bool> {
-        let mut length = 0;
-        for file in &self.appended {
-            length += file.metadata().map_err(Error::io("look at", &PathBuf::from(&self.lineage)))?.size();
-        }
-        Ok(piece.last <= length && self.bytes(piece.first, piece.last)? == piece.bytes)
+    /// Tells whether the files hold what they have of this piece, and go as far as it does.
+    fn ends_with(&self, piece: &LogPiece) -> bool {
+        let first = self.appended.first().map_or(0, |kept| kept.at);
+        let missing = usize::try_from(first.saturating_sub(piece.first)).unwrap_or(usize::MAX);
+        let expected = piece.bytes.get(missing..);
+        let found = self.bytes(first.max(piece.first), piece.last);
+        expected.zip(found.ok()).is_some_and(|(expected, found)| expected == found)
     }
+}
+
+fn tail(bytes: &[u8]) -> Vec<u8> {
+    bytes[bytes.len().saturating_sub(COMPARED_BYTES)..].to_vec()
 }

@@ -7,17 +7,15 @@
 //! way does no harm. Only the last file still grows.
 //!
 //! # Positions
-//! The files that were appended to, one after the other in the order of the list, are one log that begins with the base. A position
-//! is a place in it. The lineage is the base: a rewrite, a server that was refilled or restarted from something else, and
-//! a server that did not append for a while all begin with a new one.
+//! What a server appends is one stream of commands, whichever file it is in: a rewrite makes a new base and goes on in a
+//! new file, which the list names beside the one before until the base is there. A list that names both is the proof that
+//! one follows the other; a server that did not append for a while never writes such a list. A position is a place in the stream.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use super::aof::Scan;
 use crate::{Error, Result};
@@ -27,8 +25,6 @@ const ATTEMPTS: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(50);
 /// A list names a handful of files.
 const LIST_BYTES_MAX: u64 = 1 << 20;
-const HEAD_BYTES: u64 = 4096;
-const FOOTER_BYTES: u64 = 8;
 const READ_BYTES: usize = 1 << 20;
 
 /// A list of append-only files.
@@ -98,19 +94,31 @@ impl List {
     }
 }
 
+/// Which file it is, whatever its name.
+pub(super) type FileId = (u64, u64);
+
+/// An appended file, open.
+pub(super) struct Kept {
+    pub listed: Listed,
+    pub id: FileId,
+    /// The position of its first byte.
+    pub at: u64,
+    file: File,
+}
+
 /// The files of a list, open.
 pub(super) struct Held {
     pub list: List,
-    pub lineage: String,
     pub base: File,
-    pub appended: Vec<File>,
+    /// What the list names, the oldest first; before that what it has named and is still needed.
+    pub appended: Vec<Kept>,
     /// The list as it was read.
     text: String,
     path: PathBuf,
 }
 
 impl Held {
-    /// Opens what the list of `directory` names.
+    /// Opens what the list of `directory` names; the first of the appended files begins at position 0.
     pub(super) fn open(directory: &Path, name: &str) -> Result<Self> {
         let path = directory.join(format!("{name}.manifest"));
         let mut missing = None;
@@ -120,35 +128,26 @@ impl Held {
             }
             let text = read(&path)?;
             let list = List::parse(&text).map_err(|why| bad(&path, why))?;
-            let Some(first) = &list.base else {
+            let Some(base) = &list.base else {
                 return Err(bad(&path, "it names no base: run `redis-cli BGREWRITEAOF`".to_owned()));
             };
-            if !first.name.ends_with(".rdb") {
+            if !base.name.ends_with(".rdb") {
                 let why =
                     "its base is no dump: set `aof-use-rdb-preamble yes`, then run `redis-cli BGREWRITEAOF`";
                 return Err(bad(&path, why.to_owned()));
             }
-            let opened: io::Result<Vec<File>> = list
-                .files()
-                .map(|listed| {
-                    missing = Some(directory.join(&listed.name));
-                    File::open(directory.join(&listed.name))
-                })
-                .collect();
-            match opened {
+            match open_all(directory, &list) {
                 // A rewrite has just removed it; or it is gone for good.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io("open", &missing.unwrap_or(path))(error)),
-                Ok(mut files) if read(&path)? == text => {
-                    let base = files.remove(0);
-                    let lineage = lineage(&base, first.number).map_err(Error::io("read", &path))?;
-                    return Ok(Self { list, lineage, base, appended: files, text, path });
+                Err((name, error)) if error.kind() == io::ErrorKind::NotFound => missing = Some(name),
+                Err((name, error)) => return Err(Error::io("open", &directory.join(name))(error)),
+                Ok((base, appended)) if read(&path)? == text => {
+                    return Ok(Self { list, base, appended, text, path });
                 }
                 Ok(_) => missing = None,
             }
         }
         Err(match missing {
-            Some(missing) => bad(&path, format!("it names {}, which is not there", missing.display())),
+            Some(missing) => bad(&path, format!("it names {missing}, which is not there")),
             None => bad(&path, "it changes faster than its files can be opened".to_owned()),
         })
     }
@@ -159,72 +158,116 @@ impl Held {
         if read(&self.path)? != self.text {
             return Ok(true);
         }
-        let (Some(listed), Some(file)) = (self.list.appended.last(), self.appended.last()) else {
-            return Ok(false);
-        };
-        let path = self.path.with_file_name(&listed.name);
-        let id = |found: fs::Metadata| (found.dev(), found.ino());
-        let held = file.metadata().map(id).map_err(Error::io("look at", &path))?;
-        Ok(fs::metadata(&path).map(id).ok() != Some(held))
+        let Some(last) = self.appended.last() else { return Ok(false) };
+        let path = self.path.with_file_name(&last.listed.name);
+        Ok(fs::metadata(&path).map(|found| (found.dev(), found.ino())).ok() != Some(last.id))
     }
 
-    /// Reads what was appended from `scan`'s position on, as far as it is there now, and says where the files end.
+    /// Says that the first of the appended files begins at this position.
+    pub(super) fn begin_at(mut self, position: u64) -> Self {
+        self.appended.iter_mut().for_each(|kept| kept.at += position);
+        self
+    }
+
+    /// Where the first appended file begins, if `known` has one of them with its position; nothing where it has none, or where
+    /// they contradict each other.
+    pub(super) fn beginning(&self, known: impl Iterator<Item = (FileId, u64)>) -> Option<u64> {
+        let known: Vec<(FileId, u64)> = known.collect();
+        let of =
+            |kept: &Kept| known.iter().find(|(id, _)| *id == kept.id).map(|(_, at)| at.checked_sub(kept.at));
+        let mut found = self.appended.iter().filter_map(of);
+        let first = found.next()??;
+        found.all(|other| other == Some(first)).then_some(first)
+    }
+
+    /// Puts before it what `old` has and it has not, from the file on in which `position` is.
+    pub(super) fn behind(mut self, old: &mut Self, position: u64) -> Self {
+        let Some(first) = self.appended.first().map(|kept| kept.at) else { return self };
+        let ends: Vec<u64> = old.appended.iter().skip(1).map(|next| next.at).collect();
+        let of_old = std::mem::take(&mut old.appended).into_iter().zip(ends);
+        let needed = of_old.filter(|(kept, end)| kept.at < first && *end > position).map(|(kept, _)| kept);
+        let mut all: Vec<Kept> = needed.collect();
+        all.append(&mut self.appended);
+        Self { appended: all, ..self }
+    }
+
+    /// Reads what was appended from `scan`'s position on, as far as it is there now, and says where each file ends.
     ///
     /// Fails when a file other than the last ends in the middle of a command, or when anything is no command.
     pub(super) fn read_on(&self, scan: &mut Scan) -> Result<Vec<u64>> {
         let mut ends = Vec::new();
-        let (mut begin, count) = (0, self.appended.len());
-        for (number, file) in self.appended.iter().enumerate() {
-            let path = self.path.with_file_name(&self.list.appended[number].name);
-            let length = file.metadata().map_err(Error::io("look at", &path))?.size();
-            let end = begin + length;
+        for (number, kept) in self.appended.iter().enumerate() {
+            let path = self.path.with_file_name(&kept.listed.name);
+            let length = kept.file.metadata().map_err(Error::io("look at", &path))?.size();
+            let end = kept.at + length;
             if scan.position < end {
-                feed(file, scan, begin, length).map_err(|why| bad(&path, why))?;
+                feed(kept, scan, end).map_err(|why| bad(&path, why))?;
             }
-            if number + 1 < count && scan.position == end && !scan.is_whole() {
-                return Err(bad(
-                    &path,
-                    "it ends in the middle of a command, and is not the last file".to_owned(),
-                ));
-            }
-            if number + 1 == count && scan.position > end {
-                return Err(bad(&path, format!("it has become shorter: {length} bytes are left")));
+            match self.appended.get(number + 1) {
+                Some(next) if next.at != end => {
+                    return Err(bad(
+                        &path,
+                        format!("it has {length} bytes, and is not the last file any more"),
+                    ));
+                }
+                Some(_) if scan.position == end && !scan.is_whole() => {
+                    let why = "it ends in the middle of a command, and is not the last file";
+                    return Err(bad(&path, why.to_owned()));
+                }
+                None if scan.position > end => {
+                    return Err(bad(&path, format!("it has become shorter: {length} bytes are left")));
+                }
+                _ => {}
             }
             ends.push(end);
-            begin = end;
         }
         Ok(ends)
     }
 
-    /// Reads bytes of the log.
+    /// Reads bytes of the stream.
     pub(super) fn bytes(&self, from: u64, to: u64) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(usize::MAX)];
-        let (mut begin, mut filled) = (0, 0);
-        for file in &self.appended {
-            let length = file.metadata().map_err(Error::io("look at", &self.path))?.size();
-            let at = from + filled as u64;
-            if at < begin + length && filled < bytes.len() {
-                let here =
-                    usize::try_from(begin + length - at).unwrap_or(usize::MAX).min(bytes.len() - filled);
-                file.read_exact_at(&mut bytes[filled..filled + here], at - begin)
-                    .map_err(Error::io("read", &self.path))?;
-                filled += here;
+        let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX)];
+        let mut at = from;
+        for (number, kept) in self.appended.iter().enumerate() {
+            let end = self.appended.get(number + 1).map_or(to, |next| next.at.min(to));
+            if kept.at <= at && at < end {
+                let part = &mut bytes[(at - from) as usize..(end - from) as usize];
+                let path = self.path.with_file_name(&kept.listed.name);
+                kept.file.read_exact_at(part, at - kept.at).map_err(Error::io("read", &path))?;
+                at = end;
             }
-            begin += length;
         }
-        if filled < bytes.len() {
-            return Err(bad(&self.path, format!("its files end before {to}")));
+        if at < to {
+            return Err(bad(&self.path, format!("its files do not have the bytes from {at} to {to}")));
         }
         Ok(bytes)
     }
 }
 
-fn feed(file: &File, scan: &mut Scan, begin: u64, length: u64) -> std::result::Result<(), String> {
+/// The base and what was appended; or the name that could not be opened.
+fn open_all(directory: &Path, list: &List) -> std::result::Result<(File, Vec<Kept>), (String, io::Error)> {
+    let open = |listed: &Listed| {
+        let file = File::open(directory.join(&listed.name))?;
+        Ok((file.metadata()?, file))
+    };
+    let open = |listed: &Listed| open(listed).map_err(|error| (listed.name.clone(), error));
+    let base = list.base.as_ref().map(open).transpose()?;
+    let (_, base) = base.ok_or_else(|| (String::new(), io::ErrorKind::NotFound.into()))?;
+    let (mut appended, mut at) = (Vec::new(), 0);
+    for listed in &list.appended {
+        let (found, file) = open(listed)?;
+        appended.push(Kept { listed: listed.clone(), id: (found.dev(), found.ino()), at, file });
+        at += found.size();
+    }
+    Ok((base, appended))
+}
+
+fn feed(kept: &Kept, scan: &mut Scan, end: u64) -> std::result::Result<(), String> {
     let mut buffer = vec![0; READ_BYTES];
-    while scan.position < begin + length {
-        let at = scan.position - begin;
-        let most = usize::try_from(length - at).unwrap_or(usize::MAX).min(READ_BYTES);
-        let count = file.read_at(&mut buffer[..most], at).map_err(|error| error.to_string())?;
+    while scan.position < end {
+        let most = usize::try_from(end - scan.position).unwrap_or(usize::MAX).min(READ_BYTES);
+        let at = scan.position - kept.at;
+        let count = kept.file.read_at(&mut buffer[..most], at).map_err(|error| error.to_string())?;
         if count == 0 {
             return Err("it became shorter while it was read".to_owned());
         }
@@ -245,21 +288,6 @@ fn read(path: &Path) -> Result<String> {
         return Err(bad(path, "it is too long for a list of files".to_owned()));
     }
     fs::read_to_string(path).map_err(Error::io("read", path))
-}
-
-/// Names a base: a dump has its time at its beginning and the checksum of everything at its end.
-fn lineage(base: &File, number: u64) -> io::Result<String> {
-    let length = base.metadata()?.len();
-    let mut digest = Sha256::new();
-    digest.update(length.to_le_bytes());
-    for (at, count) in
-        [(0, HEAD_BYTES.min(length)), (length.saturating_sub(FOOTER_BYTES), FOOTER_BYTES.min(length))]
-    {
-        let mut bytes = vec![0; count as usize];
-        base.read_exact_at(&mut bytes, at)?;
-        digest.update(&bytes);
-    }
-    Ok(format!("{}-{number}", super::hex(&digest.finalize()[..8])))
 }
 
 fn bad(path: &Path, why: String) -> Error {

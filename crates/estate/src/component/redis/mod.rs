@@ -13,9 +13,10 @@
 //! A proof loads it with a private server (`boot`) in the same layout.
 //!
 //! # Where things live
-//! `connection`: the wire. `server`: the running server. `sync`: the dump as it comes. `rdb`, `checksum`: its format.
-//! `layout`: where a server looks for it. `aof`, `live`: append-only files, and how those of a running server are held still.
-//! `capture`, `boot`, `facts`, `proof`: what their names say.
+//! `connection`: the wire. `server`: the running server. `sync`: the dump as it comes; `saved`: or as
+//! it is saved. `rdb`, `checksum`: its format.
+//! `layout`: where a server looks for it. `aof`, `live`, `standing`: append-only files, how those of a running server are held still, and where they stand in the
+//! log. `capture`, `boot`, `facts`, `proof`: what their names say.
 //!
 //! The rules and where they come from: Redis' `replication.c`, `rdb.c`, `aof.c`; "Redis persistence" of its
 //! documentation; what `redis-cli --rdb` gets wrong, by running it.
@@ -33,7 +34,9 @@ mod live;
 mod proof;
 mod rdb;
 mod replay;
+mod saved;
 mod server;
+mod standing;
 mod sync;
 
 use std::path::{Path, PathBuf};
@@ -250,8 +253,8 @@ impl Component for Redis {
 }
 
 impl Log for Redis {
-    fn replay(&self, parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
-        within(&self.place, || replay::replay(parts, recorded, replay))?
+    fn replay(&self, parts: &[Part], recorded: &PointFacts, mut replay: Replay<'_>) -> Result<Replayed> {
+        within(&self.place, || replay::replay(parts, recorded, &mut replay))?
     }
 
     fn follow(&self, last: Option<&LogPiece>) -> Result<Option<Box<dyn Follow>>> {

@@ -8,7 +8,7 @@
 //! # Crashes
 //! The appended file is written anew each time, then the list that names it; the list is put in place by a rename.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -21,10 +21,11 @@ use super::aof::{Announced, Scan};
 use super::detail;
 use super::layout::Layout;
 use super::live::List;
+use super::standing;
 use crate::{Error, Result};
 
 /// Replays on what lies beside.
-pub(super) fn replay(parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) -> Result<Replayed> {
+pub(super) fn replay(parts: &[Part], recorded: &PointFacts, replay: &mut Replay<'_>) -> Result<Replayed> {
     let of = |name: &str| recorded.details.get(name).map_or("", String::as_str);
     let (Some(part), Some(base)) = (parts.last(), recorded.log.as_ref()) else {
         return Err(unusable(Path::new(""), "the point does not say where it stands in the log"));
@@ -83,7 +84,8 @@ pub(super) fn replay(parts: &[Part], recorded: &PointFacts, replay: Replay<'_>) 
         None => scan.position,
     };
     file.set_len(end - begin).and_then(|()| file.sync_all()).map_err(Error::io("write", &path))?;
-    write_list(&directory, &name, &list)?;
+    let path = directory.join(format!("{name}.manifest"));
+    standing::replace(&path, list.text().as_bytes(), 0o640).map_err(Error::io("write", &path))?;
     // What the engine itself says of the files, the proof shows.
     Ok(Replayed { position: end, instant: reached(replay.at, cut.is_some(), &scan), proof: Proof::default() })
 }
@@ -95,19 +97,6 @@ fn reached(at: Option<Timestamp>, was_cut: bool, scan: &Scan) -> Option<Timestam
         _ => scan.time?.second,
     };
     Timestamp::from_second(second).ok()
-}
-
-fn write_list(directory: &Path, name: &str, list: &List) -> Result<()> {
-    let (path, temporary) =
-        (directory.join(format!("{name}.manifest")), directory.join(format!("{name}.manifest.lifeboat")));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(list.text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(Error::io("write", &path))
 }
 
 fn unusable(path: &Path, why: &str) -> Error {

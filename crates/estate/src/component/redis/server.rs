@@ -92,10 +92,15 @@ impl Server {
         Layout::of(&Said {
             appends: self.info("aof_enabled") == "1",
             major: major.unwrap_or_default(),
-            dump: self.setting("dbfilename").unwrap_or("dump.rdb"),
+            dump: self.dump_name(),
             directory: self.setting("appenddirname").unwrap_or("appendonlydir"),
             name: self.setting("appendfilename").unwrap_or("appendonly.aof"),
         })
+    }
+
+    /// The name of its own dump.
+    pub(super) fn dump_name(&self) -> &str {
+        self.setting("dbfilename").unwrap_or("dump.rdb")
     }
 
     /// Tells whether it writes times into what it appends; nothing where it does not say.
@@ -187,7 +192,7 @@ fn same(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-fn parsed(info: &str) -> BTreeMap<String, String> {
+pub(super) fn parsed(info: &str) -> BTreeMap<String, String> {
     let lines = info.lines().filter_map(|line| line.trim().split_once(':'));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
