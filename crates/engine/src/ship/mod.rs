@@ -140,7 +140,10 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
     let names = if names.is_empty() { continuous(site) } else { names.to_vec() };
     if names.is_empty() {
         let message = "no component of the plan is continuous";
-        return Err(Error::refused(message, "write `every: continuous` at a component of kind sqlite or redis"));
+        return Err(Error::refused(
+            message,
+            "write `every: continuous` at a component of kind sqlite or redis",
+        ));
     }
     let drivers = Drivers::of(site, &Place::host())?;
     let lines = names

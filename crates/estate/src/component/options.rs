@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::check::Trust;
+pub use crate::tls::Identity;
+
 /// A component of kind `files`: a list of paths, and files of secrets of which only the names are kept.
 #[derive(Debug, Clone, Default)]
 pub struct FilesOptions {
@@ -163,6 +166,8 @@ pub struct RedisOptions {
     pub host: Option<String>,
     /// Its port; 6379 by default.
     pub port: Option<u16>,
+    /// How to speak TLS with it, where it listens to that; not on a socket.
+    pub tls: Option<RedisTls>,
     /// The user to log in as; the default one if there is only a password.
     pub username: Option<String>,
     /// The password, if it asks for one.
@@ -179,6 +184,15 @@ pub struct RedisOptions {
     pub continuous: bool,
 }
 
+/// How TLS is spoken with a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Who is believed.
+    pub trust: Trust,
+    /// The certificate that the server wants to see, and its key; it does unless `tls-auth-clients` is off.
+    pub identity: Option<Identity>,
+}
+
 impl RedisOptions {
     /// The defaults for a server with this data directory.
     pub fn of(data: impl Into<PathBuf>) -> Self {
@@ -187,6 +201,7 @@ impl RedisOptions {
             socket: None,
             host: None,
             port: None,
+            tls: None,
             username: None,
             password: None,
             config: Vec::new(),
@@ -206,6 +221,7 @@ impl fmt::Debug for RedisOptions {
             .field("socket", &self.socket)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("tls", &self.tls)
             .field("username", &self.username)
             .field("config", &self.config)
             .field("binaries", &self.binaries)

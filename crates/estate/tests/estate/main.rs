@@ -13,6 +13,7 @@ mod postgres_wal;
 mod redis;
 mod redis_faults;
 mod redis_log;
+mod redis_ways;
 mod rehearsal;
 mod services;
 mod ship;

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -24,6 +25,10 @@ use crate::{Error, Result};
 
 /// How much is copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// How often a base is begun again because the server has begun other files.
+const ATTEMPTS: u32 = 5;
+/// How often the list is looked at while the clock is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long the clock is waited for; one that was set back is not waited for any longer.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a follower is waited for that has not seen a new list yet.
@@ -32,8 +37,20 @@ const FOLLOWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Takes the files of a server that goes on appending.
 pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
     let (directory, name) = follow::files_of(server, work.options)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(taken) = attempt(work, &directory, &name)? {
+            return Ok(taken);
+        }
+        within(work.place, || crate::swap::remove(&work.data))??;
+    }
+    let why = "its server begins other files faster than they can be read: try again".to_owned();
+    Err(Error::BadSource { path: directory, why })
+}
+
+/// What there is up to a moment; nothing when the server has begun other files meanwhile.
+fn attempt(work: &Work<'_>, directory: &Path, name: &str) -> Result<Option<Taken>> {
     let inside = PathBuf::from(directory.file_name().unwrap_or_default());
-    let held = within(work.place, || Held::open(&directory, &name))??;
+    let mut held = within(work.place, || Held::open(directory, name))??;
     let mut list = List { base: held.list.base.clone(), appended: Vec::new() };
     let (mut files, mut details) = (Vec::new(), Vec::new());
     let mut add = |name: &str, bytes: u64, digest: String| {
@@ -41,16 +58,18 @@ pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
         details.push((format!("{}{}", detail::FILE, path.display()), digest));
         files.push((path, bytes));
     };
-    let mut bytes = 0;
-    if let Some(base) = &held.list.base {
+    let (mut bytes, mut begun) = (0, 0);
+    if let Some(base) = &list.base {
         let dump = within(work.place, || copy_base(work, &held, &inside.join(&base.name)))??;
         bytes += dump.bytes - dump.bytes_of_fields;
-        wait_behind(dump.fields.get("ctime"), work)?;
+        begun = dump.fields.get("ctime").and_then(|second| second.parse::<i64>().ok()).unwrap_or_default();
         add(&base.name, dump.bytes, dump.sha256);
     }
-    let now = Timestamp::now();
-    let mut scan = Scan::default();
-    let ends = within(work.place, || held.read_on(&mut scan))??;
+    let Some(Appended { scan, ends, now }) =
+        within(work.place, || read_up_to_now(work, &mut held, directory, name, begun))??
+    else {
+        return Ok(None);
+    };
     let (cut, instant) = cut(&scan, now);
 
     let mut begin = 0;
@@ -66,13 +85,13 @@ pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
         }
         begin = end;
     }
-    let log = within(work.place, || stands_at(&directory, &name, &held, cut))?;
+    let log = within(work.place, || stands_at(directory, name, &held, cut))?;
     let text = list.text();
     let databases = work.databases.unwrap_or_default();
-    let (keys, facts) = work.measure(&set(&inside, &name, &list), databases)?;
+    let (keys, facts) = work.measure(&set(&inside, name, &list), databases)?;
     details.push((detail::LIST.to_owned(), text.clone()));
     details.push((detail::DATABASES.to_owned(), databases.to_string()));
-    Ok(Taken {
+    Ok(Some(Taken {
         instant,
         files,
         texts: vec![(inside.join(format!("{name}.manifest")), text)],
@@ -81,7 +100,47 @@ pub(super) fn take(work: &Work<'_>, server: &Server) -> Result<Taken> {
         facts,
         details,
         log,
-    })
+    }))
+}
+
+/// All that was appended before an instant.
+struct Appended {
+    scan: Scan,
+    /// Where each of the files ends.
+    ends: Vec<u64>,
+    now: Timestamp,
+}
+
+/// Reads what was appended up to a moment behind the second in which the base was begun, into whichever files that went.
+///
+/// A server announces a second once. What it appends behind a new base in the second in which it began that has no time before
+/// it; from the next second on it is known of all of it that it is older.
+fn read_up_to_now(
+    work: &Work<'_>,
+    held: &mut Held,
+    directory: &Path,
+    name: &str,
+    begun: i64,
+) -> Result<Option<Appended>> {
+    let patience = Instant::now() + CLOCK_PATIENCE;
+    let mut scan = Scan::default();
+    loop {
+        if work.cancel.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let now = Timestamp::now();
+        let ends = held.read_on(&mut scan)?;
+        // As long as the list is the same, its last file is the one to which the server appends.
+        if held.is_old()? {
+            if !held.catch_up(directory, name, 0)? {
+                return Ok(None);
+            }
+        } else if now.as_second() > begun || Instant::now() > patience {
+            return Ok(Some(Appended { scan, ends, now }));
+        } else {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
 }
 
 /// Where the files are cut, and the instant at which everything before is there and nothing behind.
@@ -111,22 +170,6 @@ fn stands_at(directory: &Path, name: &str, held: &Held, cut: u64) -> Option<LogB
     None
 }
 
-/// Waits until the second is over in which the base was begun.
-///
-/// A server announces a second once. What it appends behind a new base in the second in which it began it has no time before
-/// it; from the next second on it is known of all of it that it is older.
-fn wait_behind(begun: Option<&String>, work: &Work<'_>) -> Result<()> {
-    let begun = begun.and_then(|second| second.parse::<i64>().ok()).unwrap_or_default();
-    let deadline = Instant::now() + CLOCK_PATIENCE;
-    while Timestamp::now().as_second() <= begun && Instant::now() < deadline {
-        if work.cancel.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Error::Interrupted);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
 /// What a private server loads of a list, and one more empty file for it to append to.
 pub(super) fn set(directory: &Path, name: &str, list: &List) -> Files {
     let (with, added) = list.and(name);
@@ -148,7 +191,7 @@ fn copy_appended(work: &Work<'_>, held: &Held, to: &Path, begin: u64, end: u64) 
     let mut digest = Sha256::new();
     let mut at = begin;
     while at < end {
-        if work.cancel.load(std::sync::atomic::Ordering::Relaxed) {
+        if work.cancel.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let bytes = held.bytes(at, end.min(at + PIECE_BYTES))?;

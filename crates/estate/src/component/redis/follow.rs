@@ -76,17 +76,23 @@ pub(super) fn files_of(server: &Server, options: &RedisOptions) -> Result<(PathB
     if !server.address.is_here() {
         return bad("its server is on another machine, and its files are needed: let Lifeboat run there");
     }
-    if server.appends_time() == Some(false) {
-        return bad(
+    let (directory, name) = match server.layout() {
+        Ok(Layout::Parts(directory, name)) => (options.data.join(directory), name),
+        Ok(_) => {
+            return bad(
+                "to be continuous it must append, and be version 7 or later: set `appendonly yes` and \
+                 `aof-timestamp-enabled yes`",
+            );
+        }
+        Err(why) => return bad(&why),
+    };
+    match server.appends_time() {
+        Some(true) => Ok((directory, name)),
+        Some(false) => bad(
             "its append-only files hold no times: set `aof-timestamp-enabled yes` in its configuration and by \
              `redis-cli CONFIG SET`",
-        );
-    }
-    match server.layout() {
-        Ok(Layout::Parts(directory, name)) => Ok((options.data.join(directory), name)),
-        Ok(_) => bad("to be continuous it must append, and be version 7 or later: set `appendonly yes` and \
-             `aof-timestamp-enabled yes`"),
-        Err(why) => bad(&why),
+        ),
+        None => bad("it does not tell its settings: allow the user `+config|get`"),
     }
 }
 
@@ -193,23 +199,14 @@ impl Follower {
         if self.is_over || self.held.is_old().is_ok_and(|is_old| !is_old) {
             return Ok(());
         }
-        let renewed = match Held::open(&self.directory, &self.name) {
-            Ok(renewed) => renewed,
-            Err(Error::Missing { .. }) => {
+        match self.held.catch_up(&self.directory, &self.name, self.acknowledged) {
+            Ok(true) => Standing::of(&self.held, &self.lineage).write(&self.directory, &self.name),
+            Ok(false) | Err(Error::Missing { .. }) => {
                 self.is_over = true;
-                return Ok(());
+                Ok(())
             }
-            Err(error) => return Err(error),
-        };
-        let last = self.held.appended.last().map(|kept| (kept.id, kept.at));
-        let Some(first) = renewed.beginning(last.into_iter()) else {
-            self.is_over = true;
-            return Ok(());
-        };
-        let renewed = renewed.begin_at(first);
-        Standing::of(&renewed, &self.lineage).write(&self.directory, &self.name)?;
-        self.held = renewed.behind(&mut self.held, self.acknowledged);
-        Ok(())
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads on; once more from what is archived on if that fails: a server that starts cuts off what is no whole command.
@@ -318,7 +315,7 @@ impl Follow for Follower {
         if server.info("aof_enabled") != "1" && server.info("loading") != "1" {
             return Err(self.broken("its server does not append any more: set `appendonly yes`"));
         }
-        if server.appends_time() == Some(false) {
+        if server.appends_time() != Some(true) {
             return Err(self.broken("its server says no times any more: set `aof-timestamp-enabled yes`"));
         }
         if server.info("aof_last_write_status") == "err" {

@@ -43,6 +43,12 @@ pub(super) struct Listed {
     pub number: u64,
 }
 
+impl Listed {
+    fn id(&self, found: &fs::Metadata) -> FileId {
+        (found.dev(), found.ino(), self.number)
+    }
+}
+
 impl List {
     /// Reads a list; what is wrong with it in words.
     pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
@@ -94,8 +100,9 @@ impl List {
     }
 }
 
-/// Which file it is, whatever its name.
-pub(super) type FileId = (u64, u64);
+/// Which file it is: its file system, its number there, and its number in the list, as another file may get the former
+/// when it is gone.
+pub(super) type FileId = (u64, u64, u64);
 
 /// An appended file, open.
 pub(super) struct Kept {
@@ -160,7 +167,7 @@ impl Held {
         }
         let Some(last) = self.appended.last() else { return Ok(false) };
         let path = self.path.with_file_name(&last.listed.name);
-        Ok(fs::metadata(&path).map(|found| (found.dev(), found.ino())).ok() != Some(last.id))
+        Ok(fs::metadata(&path).map(|found| last.listed.id(&found)).ok() != Some(last.id))
     }
 
     /// Says that the first of the appended files begins at this position.
@@ -180,8 +187,19 @@ impl Held {
         found.all(|other| other == Some(first)).then_some(first)
     }
 
+    /// Opens the list anew and goes on in the files that it names by now; lets go of what is before `position`.
+    ///
+    /// Gives `false`, and stays as it is, if these are not the same stream.
+    pub(super) fn catch_up(&mut self, directory: &Path, name: &str, position: u64) -> Result<bool> {
+        let renewed = Self::open(directory, name)?;
+        let last = self.appended.last().map(|kept| (kept.id, kept.at));
+        let Some(first) = renewed.beginning(last.into_iter()) else { return Ok(false) };
+        *self = renewed.begin_at(first).behind(self, position);
+        Ok(true)
+    }
+
     /// Puts before it what `old` has and it has not, from the file on in which `position` is.
-    pub(super) fn behind(mut self, old: &mut Self, position: u64) -> Self {
+    fn behind(mut self, old: &mut Self, position: u64) -> Self {
         let Some(first) = self.appended.first().map(|kept| kept.at) else { return self };
         let ends: Vec<u64> = old.appended.iter().skip(1).map(|next| next.at).collect();
         let of_old = std::mem::take(&mut old.appended).into_iter().zip(ends);
@@ -256,7 +274,7 @@ fn open_all(directory: &Path, list: &List) -> std::result::Result<(File, Vec<Kep
     let (mut appended, mut at) = (Vec::new(), 0);
     for listed in &list.appended {
         let (found, file) = open(listed)?;
-        appended.push(Kept { listed: listed.clone(), id: (found.dev(), found.ino()), at, file });
+        appended.push(Kept { listed: listed.clone(), id: listed.id(&found), at, file });
         at += found.size();
     }
     Ok((base, appended))

@@ -187,6 +187,11 @@ impl Component for Redis {
             let what = "its server is a member of a cluster, and holds a part of the data only".to_owned();
             find(Severity::Warning, what, "make every master of the cluster a component");
         }
+        let is_kept = |path: &PathBuf| self.options.config.contains(path);
+        if let Some(users) = server.users_file().filter(|users| !is_kept(users)) {
+            let what = format!("its users are in {}, which is not in the backup", users.display());
+            find(Severity::Warning, what, "add the file to `config:`");
+        }
         let missing = |path: &&PathBuf| !path.is_file();
         let config = within(&self.place, || self.options.config.iter().find(missing).cloned());
         if let Ok(Some(path)) = config {

@@ -44,9 +44,14 @@ pub(super) fn take(work: &Work<'_>, to: File, refused: &str) -> Result<Dump> {
         match server.connection.ask(&["BGSAVE"]) {
             Ok(_) => break,
             // It has another child: a dump that is older than the question, or a rewrite of what it appends.
-            Err(Failure::Server(said)) if said.contains("in progress") || said.contains("is active") => wait()?,
+            Err(Failure::Server(said)) if said.contains("in progress") || said.contains("is active") => {
+                wait()?
+            }
             Err(Failure::Server(said)) => {
-                return Err(failed(format!("{}; nor does it save one itself: {said}", Failure::Server(refused.to_owned()))));
+                return Err(failed(format!(
+                    "{}; nor does it save one itself: {said}",
+                    Failure::Server(refused.to_owned())
+                )));
             }
             Err(failure) => return Err(server::failed("begin a dump", &address)(failure)),
         }
@@ -63,7 +68,8 @@ pub(super) fn take(work: &Work<'_>, to: File, refused: &str) -> Result<Dump> {
     }
     let path = work.options.data.join(server.dump_name());
     let file = within(work.place, || File::open(&path).map_err(Error::io("read", &path)))??;
-    let dump = rdb::read(&mut Tee(file, to)).map_err(|bad| Error::BadSource { path: path.clone(), why: bad.to_string() })?;
+    let dump = rdb::read(&mut Tee(file, to))
+        .map_err(|bad| Error::BadSource { path: path.clone(), why: bad.to_string() })?;
     let made = dump.fields.get("ctime").and_then(|made| made.parse::<i64>().ok());
     match made {
         Some(made) if made < saves.clock => {

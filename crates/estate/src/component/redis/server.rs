@@ -35,7 +35,7 @@ pub(super) fn address(options: &RedisOptions) -> Address {
 }
 
 pub(super) fn login(options: &RedisOptions) -> Login {
-    Login { username: options.username.clone(), password: options.password.clone() }
+    Login { tls: options.tls.clone(), username: options.username.clone(), password: options.password.clone() }
 }
 
 impl Server {
@@ -112,6 +112,11 @@ impl Server {
     /// How many databases it has at most.
     pub(super) fn databases(&self) -> Option<u64> {
         self.setting("databases")?.parse().ok()
+    }
+
+    /// The file in which it keeps its users, if it has one.
+    pub(super) fn users_file(&self) -> Option<PathBuf> {
+        self.setting("aclfile").map(PathBuf::from)
     }
 
     /// The file in which a member of a cluster keeps who it is.
