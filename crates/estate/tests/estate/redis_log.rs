@@ -301,6 +301,10 @@ fn a_base_is_whole_while_the_server_rewrites() {
         writer.join().unwrap();
         rewriter.join().unwrap();
     });
+    // Its child would still work in the directory.
+    while cache.ask(&["INFO", "persistence"]).contains("aof_rewrite_in_progress:1") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let log = log.into_inner().unwrap();
     for stored in &bases {
         cache.kill();
@@ -416,22 +420,34 @@ fn a_log_with_a_gap_or_of_another_server_is_refused() {
     let length = torn[1].bytes.len();
     torn[1].bytes.truncate(length - 3);
     assert!(replayed(&redis, &stored, &torn, None).is_err());
-    let mut short = archive.clone();
-    short.pop();
+    // Zeroes where commands were.
+    let mut zeroed = archive.clone();
+    zeroed[1].bytes.iter_mut().take(300).for_each(|byte| *byte = 0);
+    assert!(replayed(&redis, &stored, &zeroed, None).is_err());
+
     let base = stored.point.log.clone().unwrap();
     let parts = redis.parts(RUN, &stored.point);
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::default());
-    let replay = Replay {
-        at: None,
-        lineage: &base.lineage,
-        to: archive.last().unwrap().last,
-        pieces: &mut short.into_iter().map(io::Result::Ok),
-        file: &|_, _| Ok(None),
-        scratch: scratch.path(),
-        cancel: &cancel,
+    let refused = |pieces: Vec<LogPiece>| {
+        let replay = Replay {
+            at: None,
+            lineage: &base.lineage,
+            to: archive.last().unwrap().last,
+            pieces: &mut pieces.into_iter().map(io::Result::Ok),
+            file: &|_, _| Ok(None),
+            scratch: scratch.path(),
+            cancel: &cancel,
+        };
+        redis.log().unwrap().replay(&parts, &stored.point, replay).unwrap_err().to_string()
     };
-    let refused = redis.log().unwrap().replay(&parts, &stored.point, replay).unwrap_err().to_string();
-    assert!(refused.contains("ends at"), "{refused}");
+    let mut short = archive.clone();
+    short.pop();
+    let why = refused(short);
+    assert!(why.contains("ends at"), "{why}");
+    let mut others = archive.clone();
+    others[1].lineage = "another".to_owned();
+    let why = refused(others);
+    assert!(why.contains("of another does not follow"), "{why}");
 }
 
 #[test]

@@ -168,6 +168,7 @@ impl Follower {
             Standing::of(&start.held, &start.lineage).write(&directory, &name)?;
             Ok::<_, Error>((lock, start))
         })??;
+        let since = last.filter(|_| start.began.is_none()).and_then(|last| last.until).unwrap_or(now);
         Ok(Self {
             options: options.clone(),
             place: place.clone(),
@@ -182,7 +183,7 @@ impl Follower {
             second: start.second,
             piece: None,
             looked: [now, now],
-            since: last.and_then(|last| last.until).unwrap_or(now),
+            since,
             is_over: false,
             asked: Instant::now(),
             _lock: lock,
@@ -285,7 +286,8 @@ impl Follow for Follower {
         self.looked = [before, Timestamp::now()];
         if self.is_over && self.scan.boundary == self.acknowledged {
             return Err(self.broken(
-                "the server has begun other files, and these are archived to their end: its directory was replaced, or it did                  not append for a while",
+                "the server has begun other files, and these are archived to their end: its directory was replaced, or it did \
+                 not append for a while",
             ));
         }
         Ok(self.scan.boundary > self.acknowledged)
