@@ -62,7 +62,9 @@ fn what_was_flushed_comes_back_with_the_orders_of_the_same_instant() {
     let place = Place::new().with("CACHE_PASSWORD", "right-word");
     let database = place.path("orders.db");
     let connect = || Connection::open(&database).unwrap();
-    connect().execute_batch("pragma journal_mode = wal; create table orders(id integer primary key)").unwrap();
+    connect()
+        .execute_batch("pragma journal_mode = wal; create table orders(id integer primary key)")
+        .unwrap();
     let plan = format!(
         "lifeboat: 1\nname: shop\nrepository: {{ location: repository, password: \"${{env:LIFEBOAT_PASSWORD}}\" }}\n\
          components:\n  cache:\n    redis: {}\n    socket: {}\n    password: \"${{env:CACHE_PASSWORD}}\"\n    \
@@ -91,7 +93,8 @@ fn what_was_flushed_comes_back_with_the_orders_of_the_same_instant() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let delay = serve.awaits("shipped", "cache");
-    let seconds = delay.split("\"delay_seconds\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap();
+    let seconds =
+        delay.split("\"delay_seconds\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap();
     assert!(seconds.parse::<f64>().unwrap() < 5.0, "{delay}");
     std::thread::sleep(Duration::from_millis(1200));
     let before = Timestamp::now();

@@ -45,7 +45,7 @@ pub(super) fn take(work: &Work<'_>, to: File, refused: &str) -> Result<Dump> {
             Ok(_) => break,
             // It has another child: a dump that is older than the question, or a rewrite of what it appends.
             Err(Failure::Server(said)) if said.contains("in progress") || said.contains("is active") => {
-                wait()?
+                wait()?;
             }
             Err(Failure::Server(said)) => {
                 return Err(failed(format!(
