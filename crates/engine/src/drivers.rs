@@ -326,12 +326,14 @@ impl Maker<'_> {
                     socket: redis.socket.as_ref().map(|path| self.path(path)),
                     host: redis.host.clone(),
                     port: redis.port,
+                    tls: redis.tls.as_ref().map(|tls| self.redis_tls(tls)),
                     username: redis.username.clone(),
                     password,
                     config: redis.config.iter().map(|path| self.path(path)).collect(),
                     binaries: redis.binaries.as_ref().map(|path| self.path(path)),
                     facts,
                     proof_timeout: *declared.timeout,
+                    continuous: matches!(declared.every, Some(plan::Every::Continuous)),
                     ..RedisOptions::of(self.path(&redis.redis))
                 };
                 Box::new(component::redis::Redis::new(options, self.place.clone()))
@@ -354,6 +356,25 @@ impl Maker<'_> {
                 Box::new(component::command::Dump::new(options, self.place.clone()))
             }
         })
+    }
+
+    fn redis_tls(&self, declared: &plan::RedisTls) -> component::RedisTls {
+        let identity = declared.certificate.as_ref().zip(declared.key.as_ref());
+        component::RedisTls {
+            trust: self.trust(declared.ca_file.as_deref(), *declared.verify_tls),
+            identity: identity.map(|(certificate, key)| component::Identity {
+                certificate: self.path(certificate),
+                key: self.path(key),
+            }),
+        }
+    }
+
+    fn trust(&self, ca_file: Option<&Path>, verifies: bool) -> check::Trust {
+        match ca_file {
+            _ if !verifies => check::Trust::Anyone,
+            Some(file) => check::Trust::CaFile(self.path(file)),
+            None => check::Trust::System,
+        }
     }
 
     fn postgres(&mut self, declared: &plan::PostgresComponent) -> Result<PostgresOptions> {
@@ -479,11 +500,7 @@ impl Maker<'_> {
                 if is_gate && http.expect.is_none() {
                     expect.status = vec![check::Status::Class(2)];
                 }
-                let trust = match &http.ca_file {
-                    _ if !*http.verify_tls => check::Trust::Anyone,
-                    Some(file) => check::Trust::CaFile(self.path(file)),
-                    None => check::Trust::System,
-                };
+                let trust = self.trust(http.ca_file.as_deref(), *http.verify_tls);
                 check::Question::Http(check::Http {
                     url: self.late(&http.http)?,
                     method: http.method.value.clone(),

@@ -272,6 +272,10 @@ impl Writer<'_> {
             "Add facts: commands of one answer that a restored copy must give as the original did.",
         );
         self.comment(4, "facts: { NAME: SCARD KEY }");
+        self.comment(
+            4,
+            "To lose a second instead of a day: every: continuous, and appendonly and aof-timestamp-enabled in redis.conf.",
+        );
     }
 
     fn objectives(&mut self, priority: &str, rpo: &str, rto: &str) {

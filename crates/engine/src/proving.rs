@@ -273,7 +273,7 @@ fn killed(site: &Site, wanted: impl Fn(&str) -> bool) -> Vec<String> {
 
 /// Makes `directory`, and lets other users of this machine go through it from `state` on, without showing them what is in
 /// there: a server that is started for a proof must reach the files that it is given.
-fn let_through(state: &Path, directory: &Path) -> Result<()> {
+pub(crate) fn let_through(state: &Path, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
     for made in directory.ancestors().take_while(|upper| upper.starts_with(state)) {
         let found = std::fs::metadata(made).map_err(Error::io("look at", made))?;

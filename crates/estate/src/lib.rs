@@ -20,5 +20,6 @@ pub mod secrets;
 pub mod served;
 pub mod service;
 pub mod swap;
+mod tls;
 
 pub use error::{Error, Result};

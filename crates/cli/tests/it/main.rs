@@ -19,6 +19,7 @@ mod open;
 mod postgres;
 mod proving;
 mod redis;
+mod redis_log;
 mod resume;
 mod retention;
 mod s3;

@@ -15,11 +15,16 @@ pub struct Cache {
 
 impl Cache {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One with further settings.
+    pub fn with(more: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("data")).unwrap();
         let mut cache = Self { home, server: None };
         let settings = format!(
-            "port 0\nunixsocket {}\ndir {}\nappendonly yes\nsave \"\"\nrequirepass right-word\nrepl-diskless-sync-delay 0\n",
+            "port 0\nunixsocket {}\ndir {}\nappendonly yes\nsave \"\"\nrequirepass right-word\nrepl-diskless-sync-delay 0\n{more}",
             cache.socket().display(),
             cache.data().display()
         );

@@ -100,17 +100,24 @@ fn prove(point: &Point, parts: &[Part]) -> String {
     lines.join("\n")
 }
 
-/// A private server in a directory of its own, in which the dump has the name that a server looks for.
+/// A private server in a directory of its own, in which the files have the names that a server looks for.
 fn redis(data: &str, point: &Point) -> Vec<String> {
     let recorded = &point.recorded;
-    let dump = format!("$(find {data} -name '*.rdb' -o -name '*.aof' | head -n 1)");
-    let mut lines = vec![
-        "probe=$(mktemp -d)".to_owned(),
-        format!("cp \"{dump}\" $probe/dump.rdb && redis-check-rdb $probe/dump.rdb"),
-        "redis-server --port 0 --unixsocket $probe/s --dir $probe --save '' --maxmemory 0 --replicaof 127.0.0.1 0 \
+    let mut lines = vec!["probe=$(mktemp -d)".to_owned()];
+    let mut appends = String::new();
+    if let Some((directory, name)) = appended_files(point) {
+        lines.push(format!(
+            "cp -r {data}/{directory} $probe/ && redis-check-aof $probe/{directory}/{name}.manifest"
+        ));
+        appends = format!(" --appendonly yes --appenddirname {directory} --appendfilename {name}");
+    } else {
+        let dump = format!("$(find {data} -name '*.rdb' -o -name '*.aof' | head -n 1)");
+        lines.push(format!("cp \"{dump}\" $probe/dump.rdb && redis-check-rdb $probe/dump.rdb"));
+    }
+    lines.push(format!(
+        "redis-server --port 0 --unixsocket $probe/s --dir $probe --save ''{appends} --maxmemory 0 --replicaof 127.0.0.1 0 \
          --daemonize yes"
-            .to_owned(),
-    ];
+    ));
     for (name, value) in &recorded.facts.automatic {
         lines.push(format!("redis-cli -s $probe/s info keyspace  # {name}: {value}"));
     }
@@ -124,6 +131,12 @@ fn redis(data: &str, point: &Point) -> Vec<String> {
         lines.push(format!("chown -R {owner}:{group} {data}"));
     }
     lines
+}
+
+/// The directory of append-only files in the data directory, and what their names begin with; both are plain names.
+fn appended_files(point: &Point) -> Option<(String, String)> {
+    let layout: serde_json::Value = serde_json::from_str(point.recorded.details.get("layout")?).ok()?;
+    serde_json::from_value(layout.get("parts")?.clone()).ok()
 }
 
 fn swap(parts: &[Part], kind: Option<&ComponentKind>) -> String {

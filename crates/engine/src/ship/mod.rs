@@ -174,7 +174,8 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
     let names = if names.is_empty() { continuous(site) } else { names.to_vec() };
     if names.is_empty() {
         let message = "no component of the plan is continuous";
-        let hint = "write `every: continuous` at a component of kind sqlite, or `archive: true` at one of kind postgres";
+        let hint = "write `every: continuous` at a component of kind sqlite or redis, or `archive: true` at one of kind \
+                    postgres";
         return Err(Error::refused(message, hint));
     }
     let (mut lines, mut helpers) = (Vec::new(), Vec::new());

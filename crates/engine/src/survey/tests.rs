@@ -281,3 +281,23 @@ fn who_has_a_database_open_and_listens_is_seen() {
     let live = here.canonicalize().unwrap().join("live.db");
     assert!(found.elsewhere.iter().any(|(path, programs)| *path == live && programs == &[comm.trim_end()]));
 }
+
+/// A Redis server is known by the directory in which it works; one in a container calls it what it is not called here.
+#[test]
+fn a_redis_server_is_known_by_where_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().canonicalize().unwrap().join("app/redis");
+    write(&data.join("dump.rdb"), "REDIS");
+    let proc = dir.path().join("proc");
+    write(&proc.join("70/comm"), "redis-server\n");
+    std::os::unix::fs::symlink(&data, proc.join("70/cwd")).unwrap();
+    write(&proc.join("71/comm"), "valkey-server\n");
+    std::os::unix::fs::symlink("/no/such/directory", proc.join("71/cwd")).unwrap();
+    let units = dir.path().join("none");
+    let survey = Survey { proc, units, ..Survey::of(vec![dir.path().join("app")]) };
+    let found = look(&survey).unwrap();
+    assert_eq!(found.redis, [Redis { data, port: None, program: "redis-server".to_owned() }]);
+    // Its own dump is not told of again; the other server is.
+    assert_eq!(found.later, [Later { kind: LaterKind::Redis, seen: "valkey-server runs".to_owned() }]);
+    assert!(found.others.is_empty(), "{:?}", found.others);
+}

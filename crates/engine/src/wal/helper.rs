@@ -153,7 +153,7 @@ impl<'a> Helper<'a> {
         }
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).map_err(Error::io("make", directory))?;
-        crate::protect::let_through(&self.site.state, directory)?;
+        crate::proving::let_through(&self.site.state, directory)?;
         let lock = path.with_extension("lock");
         // Only its owner may open it: whoever can may lock it.
         let mut options = File::options();

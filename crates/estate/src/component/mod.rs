@@ -49,7 +49,8 @@ pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed, Standing};
 pub use options::{
-    CommandOptions, Export, Exported, FilesOptions, Pages, PostgresOptions, RedisOptions, SqliteOptions,
+    CommandOptions, Export, Exported, FilesOptions, Identity, Pages, PostgresOptions, RedisOptions, RedisTls,
+    SqliteOptions,
 };
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;

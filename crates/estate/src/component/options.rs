@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::check::Trust;
+pub use crate::tls::Identity;
+
 /// A component of kind `files`: a list of paths, and files of secrets of which only the names are kept.
 #[derive(Debug, Clone, Default)]
 pub struct FilesOptions {
@@ -163,6 +166,8 @@ pub struct RedisOptions {
     pub host: Option<String>,
     /// Its port; 6379 by default.
     pub port: Option<u16>,
+    /// How to speak TLS with it, where it listens to that; not on a socket.
+    pub tls: Option<RedisTls>,
     /// The user to log in as; the default one if there is only a password.
     pub username: Option<String>,
     /// The password, if it asks for one.
@@ -175,6 +180,17 @@ pub struct RedisOptions {
     pub facts: Vec<(String, String)>,
     /// How long a private server may take to load a dump, and a check to read it; an hour by default.
     pub proof_timeout: Duration,
+    /// Captures are bases of a log: the server's own append-only files. No by default.
+    pub continuous: bool,
+}
+
+/// How TLS is spoken with a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Who is believed.
+    pub trust: Trust,
+    /// The certificate that the server wants to see, and its key; it does unless `tls-auth-clients` is off.
+    pub identity: Option<Identity>,
 }
 
 impl RedisOptions {
@@ -185,12 +201,14 @@ impl RedisOptions {
             socket: None,
             host: None,
             port: None,
+            tls: None,
             username: None,
             password: None,
             config: Vec::new(),
             binaries: None,
             facts: Vec::new(),
             proof_timeout: Duration::from_secs(3600),
+            continuous: false,
         }
     }
 }
@@ -203,10 +221,12 @@ impl fmt::Debug for RedisOptions {
             .field("socket", &self.socket)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("tls", &self.tls)
             .field("username", &self.username)
             .field("config", &self.config)
             .field("binaries", &self.binaries)
             .field("facts", &self.facts)
+            .field("continuous", &self.continuous)
             .finish_non_exhaustive()
     }
 }

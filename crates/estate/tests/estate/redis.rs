@@ -158,6 +158,8 @@ fn an_old_server_that_appends_finds_what_was_restored() {
     fs::rename(dump_in(&stored.path(cache.data())), &single).unwrap();
     fs::remove_dir_all(stored.path(cache.data().join("appendonlydir"))).unwrap();
     stored.point.details.insert("layout".to_owned(), r#"{"single":"appendonly.aof"}"#.to_owned());
+    let digest = stored.point.details.remove("file_sha256:appendonlydir/appendonly.aof.1.base.rdb").unwrap();
+    stored.point.details.insert("file_sha256:appendonly.aof".to_owned(), digest);
     cache.stop();
     let (proof, _) = stored.recover(&component, RUN).unwrap();
     assert_eq!(proof.outcome(), Proven::Proven, "{proof:#?}");

@@ -81,10 +81,13 @@ fn redis_itself_is_asked() {
     // The end of a list's own encoding, inside of a string as far as the format of the dump goes.
     let at = bytes.windows(5).position(|window| window == b"three").unwrap();
     scribble_one(&dump, at as u64 + 6, 0x7f);
-    stored.point.details.insert("dump_sha256".to_owned(), digest(&dump));
+    stored.point.details.insert(
+        format!("file_sha256:{}", dump.strip_prefix(stored.path(cache.data())).unwrap().display()),
+        digest(&dump),
+    );
     let proof = proven_after(&component, &stored, &cache.data(), |_| ());
     assert_eq!(proof.outcome(), Proven::Failed, "{proof:#?}");
-    let digest_holds = proof.shown.iter().find(|shown| shown.what == "digest of the dump").unwrap();
+    let digest_holds = proof.shown.iter().find(|shown| shown.what.starts_with("digest of")).unwrap();
     assert_eq!(digest_holds.holds, Holds::Yes);
 }
 
@@ -110,7 +113,10 @@ fn a_dump_of_a_newer_server_is_refused_with_what_to_do() {
     file.write_all_at(b"0999", 5).unwrap();
     // No checksum, as with `rdbchecksum no`.
     file.write_all_at(&[0; 8], length - 8).unwrap();
-    stored.point.details.insert("dump_sha256".to_owned(), digest(&dump));
+    stored.point.details.insert(
+        format!("file_sha256:{}", dump.strip_prefix(stored.path(cache.data())).unwrap().display()),
+        digest(&dump),
+    );
     let proof = proven_after(&component, &stored, &cache.data(), |_| ());
     assert_eq!(proof.outcome(), Proven::Failed, "{proof:#?}");
     let said: String = proof.shown.iter().map(|shown| shown.found.clone()).collect();

@@ -21,8 +21,8 @@ record! {
         rpo: Option<Duration>,
         /// How soon it must be back.
         rto: Option<Duration>,
-        /// How often it is to be backed up; `continuous` ships the log of a sqlite component, by `lifeboat serve`. Anything
-        /// else does not start by itself yet: let cron or a timer run `lifeboat backup`.
+        /// How often it is to be backed up; `continuous` ships the log of a sqlite or redis component, by `lifeboat
+        /// serve`. Anything else does not start by itself yet: let cron or a timer run `lifeboat backup`.
         every: Option<Every>,
         /// Which recovery points are kept; without it, all. Applied after each backup, and by `lifeboat forget`.
         keep: Option<Keep>,
@@ -119,6 +119,8 @@ record! {
         host: Option<String>,
         /// The port; without it, 6379.
         port: Option<u16>,
+        /// Says that TLS is spoken at that port (`tls-port`), and how; `{}` is enough if the server asks for no certificate.
+        tls: Option<RedisTls>,
         /// The user to log in as; without it, the default one.
         username: Option<String>,
         /// The password, if the server asks for one.
@@ -129,6 +131,21 @@ record! {
         /// The directory of the server's programs, with which facts are measured and a restore is proven; without it, where
         /// packages put them.
         binaries: Option<PathBuf>,
+    }
+}
+
+record! {
+    /// How TLS is spoken with a Redis or Valkey server.
+    pub struct RedisTls "tls of a redis component" {
+        /// A PEM file of the authorities that are believed, relative to the plan file; without it, the system's.
+        ca_file: Option<PathBuf>,
+        /// Whether the server's certificate is verified.
+        verify_tls: Given<bool> = Given::by_default(true),
+        /// A PEM file of the certificate that the server wants to see (it does unless `tls-auth-clients` is off), relative to
+        /// the plan file.
+        certificate: Option<PathBuf>,
+        /// A PEM file of its private key, relative to the plan file.
+        key: Option<PathBuf>,
     }
 }
 

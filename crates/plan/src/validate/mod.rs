@@ -153,6 +153,24 @@ impl Validator<'_> {
             let message = format!("the component `{name}` says who logs in, and no password");
             self.say_with_hint(at, message, "add `password: \"${env:…}\"` or `password: \"${file:…}\"`");
         }
+        let Some(tls) = &redis.tls else { return };
+        if redis.socket.is_some() {
+            let message =
+                format!("the component `{name}` says `tls` and a socket, on which nobody speaks it");
+            self.say_with_hint(at, message, "remove one of them");
+        }
+        if tls.certificate.is_some() != tls.key.is_some() {
+            let message = format!(
+                "`tls` of `{name}` has a certificate without its key, or a key without its certificate"
+            );
+            self.say_with_hint(at, message, "give both `certificate` and `key`, or none");
+        }
+        if tls.ca_file.is_some() && !*tls.verify_tls {
+            let message = format!(
+                "`ca_file` of `{name}` says who is believed, and `verify_tls: false` that anybody is"
+            );
+            self.say_with_hint(at, message, "remove one of them");
+        }
     }
 
     fn component(&mut self, name: &str, component: &Component) {
@@ -177,9 +195,11 @@ impl Validator<'_> {
                 );
             }
         }
-        if component.every == Some(Every::Continuous) && !matches!(component.kind, ComponentKind::Sqlite(_)) {
-            let message =
-                format!("`every: continuous` of `{name}`: only the logs of sqlite components are shipped");
+        let has_log = matches!(component.kind, ComponentKind::Sqlite(_) | ComponentKind::Redis(_));
+        if component.every == Some(Every::Continuous) && !has_log {
+            let message = format!(
+                "`every: continuous` of `{name}`: only the logs of sqlite and redis components are shipped"
+            );
             self.say_with_hint(at, message, "give it an interval, for example 30m");
         }
         if let Some(keep) = &component.keep

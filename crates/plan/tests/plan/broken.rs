@@ -259,6 +259,18 @@ fn circles_and_clashes() {
         ),
         ("all", head("components: { all: { files: a } }\n")),
         ("a socket and a port", head("components: { a: { redis: a, socket: b, port: 1 } }\n")),
+        (
+            "a certificate without its key, and TLS on a socket",
+            head("components: { a: { redis: a, socket: b, tls: { certificate: c } } }\n"),
+        ),
+        (
+            "authorities and anybody",
+            head("components: { a: { redis: a, tls: { ca_file: c, verify_tls: false } } }\n"),
+        ),
+        (
+            "a log of what has none",
+            head("components: { a: { redis: a, every: continuous }, b: { files: b, every: continuous } }\n"),
+        ),
         ("a user without a password", head("components: { a: { redis: a, username: b } }\n")),
     ]);
     insta::assert_snapshot!(told);

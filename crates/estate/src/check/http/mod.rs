@@ -1,11 +1,10 @@
 //! The check over HTTP and HTTPS: ask, follow redirects if told to, judge what came back.
 //!
-//! `exchange` speaks the protocol, `tls` decides whom to believe, `wire` keeps the time. The connection is made by
+//! `exchange` speaks the protocol, `wire` keeps the time, the crate's `tls` decides whom to believe. The connection is made by
 //! the place: in a twin it is in the twin's network namespace and can reach nothing of the host.
 
 mod exchange;
 mod judge;
-mod tls;
 mod wire;
 
 pub use exchange::BODY_BYTES_MAX;
@@ -20,8 +19,9 @@ use url::{Host, Url};
 
 use super::answer::{Answer, Over};
 use super::network::{self, late};
-use super::question::{Http, Trust};
+use super::question::Http;
 use super::{Asking, Invalid};
+use crate::tls;
 use exchange::{Broken, Head, Response};
 use judge::Expectation;
 
@@ -131,7 +131,7 @@ impl HttpCheck {
         let wire = Wire::new(stream, asking.deadline);
         let request = self.request(url, method);
         let seen = if url.scheme() == "https" {
-            let tls = tls::encrypt(asking.place, &self.http.trust, &host, wire)
+            let tls = tls::encrypt(asking.place, &self.http.trust, None, &host, wire)
                 .map_err(|error| self.without_tls(asking, url, error))?;
             let validity_left = tls::validity_left(&tls);
             let response = exchange::exchange(tls, method, &request);
@@ -194,12 +194,12 @@ impl HttpCheck {
     fn without_tls(&self, asking: &Asking<'_>, url: &Url, error: tls::NoTls) -> Answer {
         match error {
             tls::NoTls::Trust(why) => Answer::unknown(why),
-            tls::NoTls::Broken(Broken::Io(error)) if is_of_tls(&error) => Answer::fails(
+            tls::NoTls::Broken(error) if is_of_tls(&error) => Answer::fails(
                 format!("cannot speak TLS with {}", shown(url)),
                 "a certificate that is trusted and valid",
                 error.to_string(),
             ),
-            tls::NoTls::Broken(broken) => self.broken(asking, url, broken),
+            tls::NoTls::Broken(error) => self.broken(asking, url, error.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! # What it must not do
 //! It answers on a socket in a directory that only this user may enter, and at no port; it has a configuration of its own,
 //! no modules, no users but the default one, and no limit of memory, by which it would throw keys away. It works in a
-//! directory of its own, into which the dump is linked, and saves nothing.
+//! directory of its own, into which the files are linked, and saves nothing. As a replica it has nothing to append.
 //!
 //! # Why it is a replica of nobody
 //! A server that is its own master forgets keys whose time is up while it loads them and afterwards, so that the count
@@ -21,7 +21,7 @@ use place::{Command, Limits, Place, ProcessId};
 
 use super::super::{Cancel, Holders};
 use super::connection::{Address, Connection, Failure, Login};
-use super::layout::Layout;
+use super::layout::{Files, Layout};
 use crate::{Error, Result};
 
 /// Where Redis' programs are, by the packages that bring them.
@@ -107,8 +107,10 @@ impl Programs {
 pub(super) struct Boot<'a> {
     pub place: &'a Place,
     pub programs: &'a Programs,
-    /// The dump; on the file system of `work`.
-    pub dump: &'a Path,
+    /// A data directory; on the file system of `work`.
+    pub data: &'a Path,
+    /// What of it the server is to load.
+    pub files: &'a Files,
     pub layout: &'a Layout,
     /// A directory that does not exist yet, or is left from an earlier attempt.
     pub work: PathBuf,
@@ -180,13 +182,19 @@ impl<'a> Boot<'a> {
         let make =
             |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(Error::io("create", path));
         make(&self.work)?;
-        let dump = self.work.join(self.layout.dump());
-        if let Some((list, text)) = self.layout.list() {
+        if let Some((list, text)) = &self.files.list {
             let list = self.work.join(list);
             make(list.parent().unwrap_or(&self.work))?;
             fs::write(&list, text).map_err(Error::io("write", &list))?;
         }
-        fs::hard_link(self.dump, &dump).map_err(Error::io("link", &dump))?;
+        for file in &self.files.files {
+            let link = self.work.join(file);
+            fs::hard_link(self.data.join(file), &link).map_err(Error::io("link", &link))?;
+        }
+        if let Some(empty) = &self.files.empty {
+            let empty = self.work.join(empty);
+            fs::write(&empty, "").map_err(Error::io("create", &empty))?;
+        }
         let mut directory = self.work.clone();
         if directory.as_os_str().len() + "/socket".len() > SOCKET_BYTES_MAX {
             let found = fs::metadata(&self.work).map_err(Error::io("look at", &self.work))?;

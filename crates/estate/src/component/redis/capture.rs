@@ -9,6 +9,7 @@
 //! server itself is asked for nothing but its state. The instant is the one at which the server began to write the dump:
 //! what it acknowledged before is in there.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -21,15 +22,15 @@ use sha2::{Digest, Sha256};
 
 use super::super::whole::{Unread, Whole};
 use super::super::{
-    Capture, CaptureRequest, Content, Finish, Finished, Member, Open, PointFacts, Problem, RedisOptions,
-    StreamMeta, Tally,
+    Cancel, Capture, CaptureRequest, Content, Finish, Finished, LogBase, Member, Open, PointFacts, Problem,
+    RedisOptions, StreamMeta, Tally,
 };
 use super::boot::{Boot, No, Programs};
 use super::connection::{Answer, Failure};
-use super::layout::Layout;
-use super::rdb::{self, Bad, Dump};
+use super::layout::{Files, Layout};
+use super::rdb::{self, Dump};
 use super::server::{self, Server};
-use super::{detail, facts, sync};
+use super::{appended, detail, facts, saved, sync};
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
 
@@ -38,63 +39,86 @@ const CONFIG_BYTES_MAX: u64 = 64 << 20;
 /// Where the settings of the running server lie in a snapshot, for people.
 pub const SETTINGS: &str = "/lifeboat/redis/settings";
 
+/// What was taken of a server, in scratch.
+pub(super) struct Taken {
+    /// The moment that it represents.
+    pub instant: Timestamp,
+    /// Its files, by their paths in the data directory.
+    pub files: Vec<(PathBuf, u64)>,
+    /// Short texts that go with them.
+    pub texts: Vec<(PathBuf, String)>,
+    /// What it is made of, in bytes.
+    pub bytes: u64,
+    /// The keys of each database.
+    pub keys: BTreeMap<u64, u64>,
+    /// The facts of the plan.
+    pub facts: BTreeMap<String, Value>,
+    pub details: Vec<(String, String)>,
+    pub log: Option<LogBase>,
+}
+
+/// What a capture works with.
+pub(super) struct Work<'a> {
+    pub options: &'a RedisOptions,
+    pub place: &'a Place,
+    pub cancel: &'a Cancel,
+    pub layout: Layout,
+    /// The server's version, for people and to find its programs.
+    pub version: String,
+    /// How many databases the server says that it has.
+    pub databases: Option<u64>,
+    /// A directory of scratch in which files lie as in the data directory.
+    pub data: PathBuf,
+    /// One beside it for a private server, which does not exist yet.
+    pub private: PathBuf,
+}
+
 /// Begins a capture: everything but the reading of its members is done when this returns.
 pub(super) fn begin(options: &RedisOptions, place: &Place, request: &CaptureRequest<'_>) -> Result<Capture> {
-    let mut server = Server::reach(options, place, &request.cancel)?;
+    let server = Server::reach(options, place, &request.cancel)?;
     within(place, || server.may_be_dumped(&options.data))??;
     let layout = server.layout().map_err(|why| Error::BadSource { path: options.data.clone(), why })?;
-    let clock = Clock::of(&mut server);
     let config = within(place, || read_config(options, server.cluster_file()))??;
     let owner = within(place, || owner(&options.data, server.address.is_here()))?;
-    let (version, databases) = (server.version(), server.databases());
     let settings = server.settings_text();
-    let complaints = server.complaints();
-
+    let address = server.address.to_string();
+    let problems = server
+        .complaints()
+        .into_iter()
+        .map(|(what, hint)| Problem { path: PathBuf::from(&address), what: format!("{what}: {hint}") });
+    let problems = problems.collect();
     let scratch = within(place, || Scratch::new(request, place))??;
-    let path = scratch.path.join("dump");
-    let file = within(place, || private_file(&path))??;
-    let address = server.address.clone();
-    let incoming = sync::begin(server.connection).map_err(server::failed("begin a dump", &address))?;
-    let dump = fetch(incoming, file).map_err(|error| match error {
-        Some(bad) => {
-            Error::Server { action: "take a dump", server: address.to_string(), why: bad.to_string() }
-        }
-        None => Error::Interrupted,
-    })?;
+    let work = Work {
+        options,
+        place,
+        cancel: &request.cancel,
+        version: server.version(),
+        databases: server.databases(),
+        data: scratch.path.join("data"),
+        private: scratch.path.join("private"),
+        layout,
+    };
+    let taken = if options.continuous { appended::take(&work, &server)? } else { dump(&work, server)? };
 
     let mut point = PointFacts {
         kind: super::KIND.to_owned(),
-        engine: super::engine(&version),
-        instant: clock.instant(&dump),
-        facts: Facts::default(),
+        engine: super::engine(&work.version),
+        instant: taken.instant,
+        facts: Facts { declared: taken.facts, automatic: facts::of_keys(&taken.keys) },
         queries: options.facts.iter().cloned().collect(),
-        // A dump without a key holds nothing, however long it is.
-        bytes: Some(match dump.keys_in_all() {
-            0 if dump.uncounted.is_none() => 0,
-            _ => dump.bytes - dump.bytes_of_fields,
-        }),
+        // What holds no key holds nothing, however long it is.
+        bytes: Some(taken.bytes),
         roots: Vec::new(),
         identity: None,
         token: None,
-        details: [
-            (detail::VERSION, version.clone()),
-            (detail::LAYOUT, serde_json::to_string(&layout).unwrap_or_default()),
-            (detail::DUMP, dump.sha256.clone()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into(),
-        log: None,
+        log: taken.log,
+        details: taken.details.into_iter().collect(),
     };
+    point.details.insert(detail::VERSION.to_owned(), work.version.clone());
+    point.details.insert(detail::LAYOUT.to_owned(), serde_json::to_string(&work.layout).unwrap_or_default());
     if let Some((uid, gid, mode)) = owner {
         point.details.insert(detail::OWNER.to_owned(), format!("{uid}:{gid}:{mode:o}"));
     }
-    let databases = databases.max(dump.keys.keys().last().map(|last| last + 1)).unwrap_or_default();
-    point.details.insert(detail::DATABASES.to_owned(), databases.to_string());
-    let mut keys = dump.keys.clone();
-    if !options.facts.is_empty() || dump.uncounted.is_some() {
-        keys = measure(options, place, request, &layout, (path.as_path(), databases), &version, &mut point)?;
-    }
-    point.facts.automatic = facts::of_keys(&keys);
 
     let unread = Unread::default();
     let meta = StreamMeta {
@@ -103,11 +127,14 @@ pub(super) fn begin(options: &RedisOptions, place: &Place, request: &CaptureRequ
         gid: owner.map_or_else(|| rustix::process::getegid().as_raw(), |(_, gid, _)| gid),
         mtime: point.instant,
     };
-    let stream = within(place, || File::open(&path).map_err(Error::io("read", &path)))??;
-    let mut members =
-        vec![member(options.data.join(layout.dump()), meta.clone(), stream, dump.bytes, &unread)];
-    if let Some((list, text)) = layout.list() {
-        members.push(text_member(options.data.join(list), meta.clone(), text.into_bytes(), &unread));
+    let mut members = Vec::new();
+    for (name, bytes) in taken.files {
+        let path = work.data.join(&name);
+        let stream = within(place, || File::open(&path).map_err(Error::io("read", &path)))??;
+        members.push(member(options.data.join(name), meta.clone(), stream, bytes, &unread));
+    }
+    for (name, text) in taken.texts {
+        members.push(text_member(options.data.join(name), meta.clone(), text.into_bytes(), &unread));
     }
     if let Some(settings) = settings {
         let meta = StreamMeta { mode: 0o600, ..meta };
@@ -124,72 +151,115 @@ pub(super) fn begin(options: &RedisOptions, place: &Place, request: &CaptureRequ
     }
     // Last, as it is the one that brings the service down when it is missing.
     point.roots.push(options.data.clone());
-    let problems = complaints.into_iter().map(|(what, hint)| Problem {
-        path: PathBuf::from(address.to_string()),
-        what: format!("{what}: {hint}"),
-    });
-    let finish = Box::new(Ending {
-        unread,
-        path: options.data.clone(),
-        problems: problems.collect(),
-        _scratch: scratch,
-    });
+    let finish = Box::new(Ending { unread, path: options.data.clone(), problems, _scratch: scratch });
     Ok(Capture { members, point, finish })
 }
 
-/// What the dump holds, asked of a private server: the facts of the plan, and how many keys.
-fn measure(
-    options: &RedisOptions,
-    place: &Place,
-    request: &CaptureRequest<'_>,
-    layout: &Layout,
-    (dump, databases): (&Path, u64),
-    version: &str,
-    point: &mut PointFacts,
-) -> Result<std::collections::BTreeMap<u64, u64>> {
-    let failed = |why: String| Error::Query { what: "the facts of the dump".to_owned(), why };
-    let programs = within(place, || Programs::find(options.binaries.as_deref(), version))?.map_err(failed)?;
-    let boot = Boot {
-        place,
-        programs: &programs,
-        dump,
-        layout,
-        work: dump.with_file_name("private"),
-        databases,
-        timeout: options.proof_timeout,
-        cancel: &request.cancel,
+/// Takes a dump as a replica does.
+fn dump(work: &Work<'_>, mut server: Server) -> Result<Taken> {
+    let clock = Clock::of(&mut server);
+    let name = work.layout.dump();
+    let file = within(work.place, || work.file(&name))??;
+    let address = server.address.clone();
+    let dump = match sync::begin(server.connection) {
+        Ok(incoming) => {
+            let mut tee = Tee(incoming, file);
+            rdb::read(&mut tee).map_err(|bad| match tee.0.is_interrupted() {
+                true => Error::Interrupted,
+                false => {
+                    Error::Server { action: "take a dump", server: address.to_string(), why: bad.to_string() }
+                }
+            })?
+        }
+        Err(Failure::Server(said)) if address.is_here() && saved::is_refusal(&said) => {
+            saved::take(work, file, &said)?
+        }
+        Err(failure) => return Err(server::failed("begin a dump", &address)(failure)),
     };
-    let private = boot.start()?.map_err(|no| match no {
-        No::Wrong(why) | No::Untried(why) => failed(format!("a private server does not load it: {why}")),
-    })?;
-    let ask = |failure: Failure| match failure {
-        Failure::Interrupted => Error::Interrupted,
-        failure => failed(failure.to_string()),
-    };
-    let mut connection = private.connect().map_err(ask)?;
-    for (name, query) in &options.facts {
-        let value: Value = facts::ask(&mut connection, query)
-            .map_err(|why| Error::Query { what: format!("fact {name}"), why })?;
-        point.facts.declared.insert(name.clone(), value);
+    let databases = work.databases.max(dump.keys.keys().last().map(|last| last + 1)).unwrap_or_default();
+    let (mut keys, mut facts) = (dump.keys.clone(), BTreeMap::new());
+    if !work.options.facts.is_empty() || dump.uncounted.is_some() {
+        (keys, facts) = work.measure(&work.layout.files(), databases)?;
     }
-    facts::count(&mut connection).map_err(ask)
+    let bytes = match dump.keys_in_all() {
+        0 if dump.uncounted.is_none() => 0,
+        _ => dump.bytes - dump.bytes_of_fields,
+    };
+    Ok(Taken {
+        instant: clock.instant(&dump),
+        details: vec![
+            (format!("{}{}", detail::FILE, name.display()), dump.sha256),
+            (detail::DATABASES.to_owned(), databases.to_string()),
+        ],
+        files: vec![(name, dump.bytes)],
+        texts: work.layout.list().into_iter().collect(),
+        bytes,
+        keys,
+        facts,
+        log: None,
+    })
 }
 
-/// Writes a dump into a file and reads it meanwhile; nothing when somebody asked to stop.
-fn fetch(incoming: sync::Incoming, file: File) -> std::result::Result<Dump, Option<Bad>> {
-    struct Tee(sync::Incoming, File);
-    impl Read for Tee {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let count = self.0.read(buffer)?;
-            let full = |error| {
-                io::Error::new(io::Error::kind(&error), format!("failed to write it to scratch: {error}"))
-            };
-            self.1.write_all(&buffer[..count]).map_err(full)?;
-            Ok(count)
-        }
+/// The keys of each database, and the facts of the plan.
+type Measured = (BTreeMap<u64, u64>, BTreeMap<String, Value>);
+
+impl Work<'_> {
+    /// Makes a file in scratch that nobody else may read.
+    pub(super) fn file(&self, name: &Path) -> Result<File> {
+        let path = self.data.join(name);
+        let above = path.parent().unwrap_or(&self.data);
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(above).map_err(Error::io("create", above))?;
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600).open(&path).map_err(Error::io("create", &path))
     }
-    let mut tee = Tee(incoming, file);
-    rdb::read(&mut tee).map_err(|bad| (!tee.0.is_interrupted()).then_some(bad))
+
+    /// What the files hold, asked of a private server.
+    pub(super) fn measure(&self, files: &Files, databases: u64) -> Result<Measured> {
+        let failed = |why: String| Error::Query { what: "the facts of the dump".to_owned(), why };
+        let given = self.options.binaries.as_deref();
+        let programs = within(self.place, || Programs::find(given, &self.version))?.map_err(failed)?;
+        let boot = Boot {
+            place: self.place,
+            programs: &programs,
+            data: &self.data,
+            files,
+            layout: &self.layout,
+            work: self.private.clone(),
+            databases,
+            timeout: self.options.proof_timeout,
+            cancel: self.cancel,
+        };
+        let private = boot.start()?.map_err(|no| match no {
+            No::Wrong(why) | No::Untried(why) => failed(format!("a private server does not load it: {why}")),
+        })?;
+        let ask = |failure: Failure| match failure {
+            Failure::Interrupted => Error::Interrupted,
+            failure => failed(failure.to_string()),
+        };
+        let mut connection = private.connect().map_err(ask)?;
+        let mut facts = BTreeMap::new();
+        for (name, query) in &self.options.facts {
+            let value = facts::ask(&mut connection, query)
+                .map_err(|why| Error::Query { what: format!("fact {name}"), why })?;
+            facts.insert(name.clone(), value);
+        }
+        Ok((facts::count(&mut connection).map_err(ask)?, facts))
+    }
+}
+
+/// Writes into a file what is read.
+pub(super) struct Tee<R>(pub R, pub File);
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        let full = |error: io::Error| {
+            io::Error::new(error.kind(), format!("failed to write it to scratch: {error}"))
+        };
+        self.1.write_all(&buffer[..count]).map_err(full)?;
+        Ok(count)
+    }
 }
 
 /// The server's clock beside ours, so that the dump's time can be told by ours.
@@ -271,12 +341,6 @@ fn member(
 fn text_member(path: PathBuf, meta: StreamMeta, bytes: Vec<u8>, unread: &Unread) -> Member {
     let length = bytes.len() as u64;
     member(path, meta, io::Cursor::new(bytes), length, unread)
-}
-
-/// Makes a file that nobody else may read.
-fn private_file(path: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
 }
 
 fn within<T: Send>(place: &Place, work: impl FnOnce() -> T + Send) -> Result<T> {

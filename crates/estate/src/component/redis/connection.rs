@@ -1,6 +1,6 @@
-//! A connection to a server: commands and answers of Redis' protocol (RESP 2), over a Unix socket or TCP.
+//! A connection to a server: commands and answers of Redis' protocol (RESP 2), over a Unix socket, TCP or TLS.
 //!
-//! Small on purpose: one command, one answer. Nothing is encrypted. What the server sends is bounded before memory is
+//! Small on purpose: one command, one answer. What the server sends is bounded before memory is
 //! taken for it; the dump itself is not an answer and is read as a stream (`sync`).
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use place::Place;
 
-use super::super::Cancel;
 pub(super) use super::super::address::Address;
+use super::super::{Cancel, RedisTls};
+use crate::tls::{self, Encrypted, NoTls};
 
 /// How often a silent server's reader looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -28,9 +29,10 @@ const LIST_MAX: usize = 1 << 20;
 /// How deep lists may be in lists.
 const DEPTH_MAX: u32 = 8;
 
-/// Who connects.
+/// Who connects, and how.
 #[derive(Clone, Default)]
 pub(super) struct Login {
+    pub tls: Option<RedisTls>,
     pub username: Option<String>,
     pub password: Option<String>,
 }
@@ -41,6 +43,9 @@ pub(super) enum Failure {
     /// The server said so.
     #[error("{0}{hint}", hint = hint(.0))]
     Server(String),
+    /// No encrypted connection came about.
+    #[error("no TLS with it: {0}")]
+    Tls(String),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
@@ -68,6 +73,7 @@ pub(super) enum Answer {
 enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<Encrypted<TcpStream>>),
 }
 
 /// An open connection.
@@ -86,7 +92,10 @@ fn hint(said: &str) -> &'static str {
         ("WRONGPASS", ": correct `username:` and `password:`"),
         ("ERR invalid password", ": correct `password:`"),
         ("ERR AUTH", ": take `password:` out of the plan, or set one in the server"),
-        ("NOPERM", ": allow the user `+auth +ping +info +config|get +replconf +psync +sync`"),
+        (
+            "NOPERM",
+            ": allow the user `+auth +ping +info +config|get +replconf +psync +sync`, or `+bgsave` on its own machine",
+        ),
         ("NOMASTERLINK", ": it is a replica without its master; mend that, or back up the master"),
         ("LOADING", ": wait until it has read its data"),
         ("MISCONF", ": it cannot write to its own disk; make room there"),
@@ -110,7 +119,10 @@ impl Connection {
             Address::Tcp(host, port) => {
                 let stream = place.connect(host, *port, CONNECT_TIMEOUT).map_err(other)?;
                 stream.set_nodelay(true)?;
-                Socket::Tcp(stream)
+                match &login.tls {
+                    Some(tls) => Socket::Tls(Box::new(encrypted(tls, host, stream, place)?)),
+                    None => Socket::Tcp(stream),
+                }
             }
         };
         socket.set_timeouts()?;
@@ -138,7 +150,8 @@ impl Connection {
             out.extend_from_slice(word.as_ref());
             out.extend_from_slice(b"\r\n");
         }
-        Ok(self.socket.write_all(&out)?)
+        self.socket.write_all(&out)?;
+        Ok(self.socket.flush()?)
     }
 
     fn answer(&mut self, depth: u32) -> Result<Answer, Failure> {
@@ -243,6 +256,20 @@ fn wait(socket: &mut Socket, into: &mut [u8], cancel: &Cancel) -> Result<usize, 
     }
 }
 
+fn encrypted(
+    tls: &RedisTls,
+    host: &str,
+    stream: TcpStream,
+    place: &Place,
+) -> Result<Encrypted<TcpStream>, Failure> {
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    tls::encrypt(place, &tls.trust, tls.identity.as_ref(), host, stream).map_err(|no| match no {
+        NoTls::Trust(why) => Failure::Tls(why),
+        NoTls::Broken(error) => Failure::Tls(error.to_string()),
+    })
+}
+
 fn strange(line: &[u8]) -> Failure {
     let line = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
     Failure::Strange(format!("the server answered {line:?}, which is not Redis' protocol: check the address"))
@@ -250,15 +277,17 @@ fn strange(line: &[u8]) -> Failure {
 
 impl Socket {
     fn set_timeouts(&self) -> io::Result<()> {
+        let of_tcp = |stream: &TcpStream| {
+            stream.set_read_timeout(Some(LOOK_EVERY))?;
+            stream.set_write_timeout(Some(SILENCE_MAX))
+        };
         match self {
             Self::Unix(stream) => {
                 stream.set_read_timeout(Some(LOOK_EVERY))?;
                 stream.set_write_timeout(Some(SILENCE_MAX))
             }
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(LOOK_EVERY))?;
-                stream.set_write_timeout(Some(SILENCE_MAX))
-            }
+            Self::Tcp(stream) => of_tcp(stream),
+            Self::Tls(stream) => of_tcp(&stream.sock),
         }
     }
 }
@@ -268,6 +297,7 @@ impl Read for Socket {
         match self {
             Self::Unix(stream) => stream.read(buffer),
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -277,11 +307,15 @@ impl Write for Socket {
         match self {
             Self::Unix(stream) => stream.write(buffer),
             Self::Tcp(stream) => stream.write(buffer),
+            Self::Tls(stream) => stream.write(buffer),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 

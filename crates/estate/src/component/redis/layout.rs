@@ -24,6 +24,17 @@ pub(super) enum Layout {
     Single(String),
 }
 
+/// What a server loads: files of the data directory, and the list of them where it needs one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Files {
+    /// Their paths in the data directory.
+    pub files: Vec<PathBuf>,
+    /// The path and the text of the list.
+    pub list: Option<(PathBuf, String)>,
+    /// An empty file that the list names as the last, to which a private server would append if it did.
+    pub empty: Option<PathBuf>,
+}
+
 /// What a server says of it.
 pub(super) struct Said<'a> {
     pub appends: bool,
@@ -70,6 +81,11 @@ impl Layout {
         let Self::Parts(directory, name) = self else { return None };
         let path = Path::new(directory).join(format!("{name}.manifest"));
         Some((path, format!("file {} seq 1 type b\n", base_name(name))))
+    }
+
+    /// All files of a dump in this layout.
+    pub(super) fn files(&self) -> Files {
+        Files { files: vec![self.dump()], list: self.list(), empty: None }
     }
 
     /// The settings by which a server finds it.

@@ -4,28 +4,40 @@
 //! The server forks, and what it sends is its data of that moment, all databases of it; writers go on meanwhile. The dump is
 //! read whole before it counts: its checksum, and how many keys it holds.
 //!
+//! A continuous server is another matter: its base is its own append-only files (`appended`), and what it appends goes into
+//! the log (`follow`), so that it can be brought to any second (`replay`). For that Lifeboat must see its disk.
+//!
 //! # On the way back
 //! The whole data directory is replaced, so that there is only one thing that a server could load: `layout` says where
 //! the server that was backed up looks for its data, which for one with `appendonly yes` is not the dump's own place.
 //! A proof loads it with a private server (`boot`) in the same layout.
 //!
 //! # Where things live
-//! `connection`: the wire. `server`: the running server. `sync`: the dump as it comes. `rdb`, `checksum`: its format.
-//! `layout`: where a server looks for it. `capture`, `boot`, `facts`, `proof`: what their names say.
+//! `connection`: the wire. `server`: the running server. `sync`: the dump as it comes; `saved`: or as
+//! it is saved. `rdb`, `checksum`: its format.
+//! `layout`: where a server looks for it. `aof`, `live`, `standing`: append-only files, how those of a running server are held still, and where they stand in the
+//! log. `capture`, `boot`, `facts`, `proof`: what their names say.
 //!
 //! The rules and where they come from: Redis' `replication.c`, `rdb.c`, `aof.c`; "Redis persistence" of its
 //! documentation; what `redis-cli --rdb` gets wrong, by running it.
 
+mod aof;
+mod appended;
 mod boot;
 mod capture;
 mod checksum;
 mod connection;
 mod damage;
 mod facts;
+mod follow;
 mod layout;
+mod live;
 mod proof;
 mod rdb;
+mod replay;
+mod saved;
 mod server;
+mod standing;
 mod sync;
 
 use std::path::{Path, PathBuf};
@@ -36,8 +48,8 @@ use self::boot::Programs;
 use self::server::Server;
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Holder, Holders, Part, PointFacts, Proof,
-    RedisOptions, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Follow, Holder, Holders, Log, LogPiece, Part,
+    PointFacts, Proof, RedisOptions, Replay, Replayed, Severity, State,
 };
 use crate::{Error, Result};
 
@@ -51,8 +63,10 @@ mod detail {
     pub(super) const VERSION: &str = "server_version";
     /// Where the dump lies in the data directory, and why.
     pub(super) const LAYOUT: &str = "layout";
-    /// The digest of the dump.
-    pub(super) const DUMP: &str = "dump_sha256";
+    /// Before the path of a file in the data directory: its digest.
+    pub(super) const FILE: &str = "file_sha256:";
+    /// The list of append-only files, where the point has a log.
+    pub(super) const LIST: &str = "list";
     /// Owner, group and mode of the data directory.
     pub(super) const OWNER: &str = "owner";
     /// How many databases a server needs to load it.
@@ -154,6 +168,11 @@ impl Component for Redis {
                 return findings;
             }
         };
+        if self.options.continuous
+            && let Err(error) = follow::files_of(&server, &self.options)
+        {
+            find(Severity::Error, error.to_string(), "a continuous backup fails as things are");
+        }
         if let Err(why) = server.layout() {
             find(Severity::Error, why, "a backup fails as things are");
         }
@@ -171,6 +190,11 @@ impl Component for Redis {
         if server.cluster_file().is_some() {
             let what = "its server is a member of a cluster, and holds a part of the data only".to_owned();
             find(Severity::Warning, what, "make every master of the cluster a component");
+        }
+        let is_kept = |path: &PathBuf| self.options.config.contains(path);
+        if let Some(users) = server.users_file().filter(|users| !is_kept(users)) {
+            let what = format!("its users are in {}, which is not in the backup", users.display());
+            find(Severity::Warning, what, "add the file to `config:`");
         }
         let missing = |path: &&PathBuf| !path.is_file();
         let config = within(&self.place, || self.options.config.iter().find(missing).cloned());
@@ -238,7 +262,22 @@ impl Component for Redis {
         within(&self.place, || damage::damage(parts, recorded, how))?
     }
 
+    fn log(&self) -> Option<&dyn Log> {
+        Some(self)
+    }
+
     fn destroy(&self) -> Vec<PathBuf> {
         self.options.config.iter().cloned().chain([self.data().to_owned()]).collect()
+    }
+}
+
+impl Log for Redis {
+    fn replay(&self, parts: &[Part], recorded: &PointFacts, mut replay: Replay<'_>) -> Result<Replayed> {
+        within(&self.place, || replay::replay(parts, recorded, &mut replay))?
+    }
+
+    fn follow(&self, last: Option<&LogPiece>) -> Result<Option<Box<dyn Follow>>> {
+        let follower = follow::Follower::begin(&self.options, &self.place, last)?;
+        Ok(Some(Box::new(follower)))
     }
 }

@@ -1,8 +1,9 @@
-//! What is shown about a restored dump: it is the one that was taken, Redis' own program finds it whole, and a private
+//! What is shown about restored data: it is what was taken, Redis' own program finds it whole, and a private
 //! server that starts as the restored one will has the same keys and answers the facts as they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,10 @@ use sha2::{Digest, Sha256};
 use super::super::{Cancel, Part, PointFacts, Proof, Proven, RedisOptions};
 use super::boot::{Boot, No, Programs};
 use super::connection::{Connection, Failure};
-use super::layout::Layout;
+use super::layout::{Files, Layout};
+use super::live::List;
 use super::rdb::{self, Bad};
-use super::{detail, facts, within};
+use super::{appended, detail, facts, within};
 use crate::facts::Value;
 use crate::{Error, Result};
 
@@ -37,10 +39,12 @@ pub(super) fn prove(
         return Ok(proof);
     };
     let data = &part.beside;
+    let mut files = layout.files();
     within(place, || {
         fs::metadata(data).map_err(Error::io("look at", data))?;
         crate::swap::remove(&data.join(WORK))?;
         look(&mut proof, data, &layout, recorded)?;
+        files = list_of(&mut proof, data, &layout, recorded)?;
         configuration(&mut proof, parts, part, recorded)?;
         adopt(data, &part.target, of(detail::OWNER))
     })??;
@@ -56,10 +60,7 @@ pub(super) fn prove(
         }
     };
     let limits = Limits { cancel: Some(cancel), ..Limits::timeout(options.proof_timeout) };
-    let dump = data.join(layout.dump());
-    let mut checks = vec![("check-rdb", dump.clone())];
-    checks.extend(layout.list().map(|(list, _)| ("check-aof", data.join(list))));
-    for (program, file) in checks {
+    for (program, file) in within(place, || checks(data, &files))? {
         let said = programs.check(program, &file, place, &limits)?;
         interrupted(cancel)?;
         proof.compare(programs.name(program), "ok", said.err().as_deref().unwrap_or("ok"));
@@ -67,7 +68,8 @@ pub(super) fn prove(
     let boot = Boot {
         place,
         programs: &programs,
-        dump: &dump,
+        data,
+        files: &files,
         layout: &layout,
         work: data.join(WORK),
         databases: of(detail::DATABASES).parse().unwrap_or_default(),
@@ -89,33 +91,103 @@ pub(super) fn prove(
     Ok(proof)
 }
 
-/// Reads the dump and the list beside it.
-fn look(proof: &mut Proof, data: &Path, layout: &Layout, recorded: &PointFacts) -> Result<()> {
-    let path = data.join(layout.dump());
-    let expected = recorded.details.get(detail::DUMP).map_or("", String::as_str);
-    let read = File::open(&path).map_err(Bad::Unreadable).and_then(rdb::read);
-    match read {
-        Ok(dump) => {
-            proof.compare("digest of the dump", expected, &dump.sha256);
-            if dump.uncounted.is_none() {
-                keys(proof, "the dump", &recorded.facts.automatic, &facts::of_keys(&dump.keys));
-            }
-        }
-        Err(Bad::Unreadable(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("read", &path)(error));
-        }
-        Err(bad) => proof.compare("the dump", "whole", bad),
+/// What the engine's own programs are to look at.
+///
+/// That of Valkey 9 takes a base that begins as Valkey's dumps do for one that was appended to, and calls it damaged (seen with
+/// 9.1.2): there it looks at what was appended, file by file.
+fn checks(data: &Path, files: &Files) -> Vec<(&'static str, PathBuf)> {
+    let Some((base, appended)) = files.files.split_first() else { return Vec::new() };
+    let mut checks = vec![("check-rdb", data.join(base))];
+    let mut begin = [0; 6];
+    let read = File::open(data.join(base)).and_then(|mut file| file.read_exact(&mut begin));
+    if read.is_ok() && &begin == b"VALKEY" {
+        let appended = appended.iter().map(|file| data.join(file));
+        let is_empty = |file: &PathBuf| fs::metadata(file).is_ok_and(|found| found.len() == 0);
+        checks.extend(appended.filter(|file| !is_empty(file)).map(|file| ("check-aof", file)));
+    } else {
+        checks.extend(files.list.iter().map(|(list, _)| ("check-aof", data.join(list))));
     }
-    if let Some((list, text)) = layout.list() {
+    checks
+}
+
+/// Reads every file of the point and compares it with what was stored.
+fn look(proof: &mut Proof, data: &Path, layout: &Layout, recorded: &PointFacts) -> Result<()> {
+    let is_dump = !recorded.details.contains_key(detail::LIST);
+    for (name, expected) in &recorded.details {
+        let Some(name) = name.strip_prefix(detail::FILE) else { continue };
+        let path = data.join(name);
+        let opened = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                proof.compare(name, "there", "missing");
+                continue;
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        if !is_dump && !name.ends_with(".rdb") {
+            proof.compare(
+                format!("digest of {name}"),
+                expected,
+                digest(opened).map_err(Error::io("read", &path))?,
+            );
+            continue;
+        }
+        match rdb::read(opened) {
+            Ok(dump) => {
+                proof.compare(format!("digest of {name}"), expected, &dump.sha256);
+                if is_dump && dump.uncounted.is_none() {
+                    keys(proof, "the dump", recorded, &facts::of_keys(&dump.keys));
+                }
+            }
+            Err(Bad::Unreadable(error)) => return Err(Error::io("read", &path)(error)),
+            Err(bad) => proof.compare(name, "whole", bad),
+        }
+    }
+    if let Some((list, text)) = layout.list().filter(|_| is_dump) {
         let found = fs::read_to_string(data.join(list)).unwrap_or_else(|error| error.to_string());
         proof.compare("the list of files", text.trim_end(), found.trim_end());
     }
     Ok(())
 }
 
+fn digest(mut file: File) -> io::Result<String> {
+    let (mut digest, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(super::hex(&digest.finalize())),
+            count => digest.update(&buffer[..count]),
+        }
+    }
+}
+
+/// What a server loads of a point that has a log: its files, and what was replayed behind them.
+fn list_of(proof: &mut Proof, data: &Path, layout: &Layout, recorded: &PointFacts) -> Result<Files> {
+    let (Some(expected), Layout::Parts(directory, name)) = (recorded.details.get(detail::LIST), layout)
+    else {
+        return Ok(layout.files());
+    };
+    let path = data.join(directory).join(format!("{name}.manifest"));
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let begins: String =
+        text.lines().take(expected.lines().count()).map(|line| format!("{line}\n")).collect();
+    proof.compare("the list of files", expected.trim_end(), begins.trim_end());
+    match List::parse(&text) {
+        Ok(list) => Ok(appended::set(Path::new(directory), name, &list)),
+        Err(why) => {
+            proof.compare("the list of files", "readable", why);
+            Ok(layout.files())
+        }
+    }
+}
+
 /// Compares the keys of each database, those that only one side has included.
-fn keys(proof: &mut Proof, by: &str, expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) {
-    let none = Value::Integer(0);
+///
+/// What was counted at the point is no more true behind a replay; then there is nothing to compare with.
+fn keys(proof: &mut Proof, by: &str, recorded: &PointFacts, found: &BTreeMap<String, Value>) {
+    let (none, expected) = (Value::Integer(0), &recorded.facts.automatic);
+    if expected.is_empty() && recorded.bytes != Some(0) {
+        return;
+    }
     let names: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
     if names.is_empty() {
         proof.compare(format!("keys by {by}"), 0, 0);
@@ -184,7 +256,7 @@ fn ask(
     recorded: &PointFacts,
 ) -> Result<()> {
     match facts::count(&mut connection) {
-        Ok(found) => keys(proof, "the server", &recorded.facts.automatic, &facts::of_keys(&found)),
+        Ok(found) => keys(proof, "the server", recorded, &facts::of_keys(&found)),
         Err(Failure::Interrupted) => return Err(Error::Interrupted),
         Err(failure) => proof.unknown("keys", "counted", failure),
     }

@@ -35,7 +35,7 @@ pub(super) fn address(options: &RedisOptions) -> Address {
 }
 
 pub(super) fn login(options: &RedisOptions) -> Login {
-    Login { username: options.username.clone(), password: options.password.clone() }
+    Login { tls: options.tls.clone(), username: options.username.clone(), password: options.password.clone() }
 }
 
 impl Server {
@@ -92,15 +92,31 @@ impl Server {
         Layout::of(&Said {
             appends: self.info("aof_enabled") == "1",
             major: major.unwrap_or_default(),
-            dump: self.setting("dbfilename").unwrap_or("dump.rdb"),
+            dump: self.dump_name(),
             directory: self.setting("appenddirname").unwrap_or("appendonlydir"),
             name: self.setting("appendfilename").unwrap_or("appendonly.aof"),
         })
     }
 
+    /// The name of its own dump.
+    pub(super) fn dump_name(&self) -> &str {
+        self.setting("dbfilename").unwrap_or("dump.rdb")
+    }
+
+    /// Tells whether it writes times into what it appends; nothing where it does not say.
+    pub(super) fn appends_time(&self) -> Option<bool> {
+        self.settings.as_ref()?;
+        Some(self.setting("aof-timestamp-enabled") == Some("yes"))
+    }
+
     /// How many databases it has at most.
     pub(super) fn databases(&self) -> Option<u64> {
         self.setting("databases")?.parse().ok()
+    }
+
+    /// The file in which it keeps its users, if it has one.
+    pub(super) fn users_file(&self) -> Option<PathBuf> {
+        self.setting("aclfile").map(PathBuf::from)
     }
 
     /// The file in which a member of a cluster keeps who it is.
@@ -181,7 +197,7 @@ fn same(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-fn parsed(info: &str) -> BTreeMap<String, String> {
+pub(super) fn parsed(info: &str) -> BTreeMap<String, String> {
     let lines = info.lines().filter_map(|line| line.trim().split_once(':'));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
