@@ -51,7 +51,7 @@ mod tests {
     fn a_commit_waits_until_its_position_is_seen() {
         let seen = |at_s, position| Seen { at_s, position };
         let looks = [seen(1.0, 10), seen(1.5, 12), seen(2.0, 13)];
-        assert_eq!(delays(&[1.1, 1.2, 1.75], 11, &looks), Some(vec![0.5 - 0.1, 1.5 - 1.2, 0.25]));
+        assert_eq!(delays(&[1.125, 1.25, 1.75], 11, &looks), Some(vec![0.375, 0.25, 0.25]));
         assert_eq!(delays(&[1.1], 10, &looks), Some(vec![0.0]), "never before it was acknowledged");
         assert_eq!(delays(&[1.1], 14, &looks), None, "what is not there has not waited for some time");
     }

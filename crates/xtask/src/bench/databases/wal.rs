@@ -25,6 +25,10 @@ struct Series {
 /// PostgreSQL's own size, and the smallest one, with which what each call costs shows most.
 const ALL: [Series; 2] = [Series { segment_mb: 16, count: 250.0 }, Series { segment_mb: 1, count: 1000.0 }];
 
+/// What is updated at once of the accounts, and of how many such ranges they consist.
+const RANGE: u32 = 200_000;
+const RANGES: u32 = 10;
+
 const COLUMNS: [&str; 3] = ["lifeboat", "lifeboat beside serve", "pgBackRest"];
 /// How often is looked whether everything is archived.
 const LOOK: Duration = Duration::from_millis(10);
@@ -247,9 +251,10 @@ impl Log {
                 &round.to_string(),
             ])?;
             cluster.ask(&format!(
-                "update pgbench_accounts set abalance = abalance + 1 where aid / 20000 = {}",
-                round % 100
+                "update pgbench_accounts set abalance = abalance + 1 where aid / {RANGE} = {}",
+                round % RANGES
             ))?;
+            cluster.ask("vacuum pgbench_accounts")?;
             round += 1;
         }
         cluster.ask("select pg_switch_wal()")?;
