@@ -164,15 +164,23 @@ pub fn write(input: &Input) -> String {
     for section in input.sections {
         table(out, section);
     }
+    targets(out, input.sections);
+    line(out, &format!("## Where the time goes\n\n{COMMENTARY_BEGINS}\n{COMMENTARY_ENDS}\n"));
+    every_run(out, input.sections);
+    text
+}
+
+fn targets(out: &mut String, sections: &[Section]) {
+    if sections.iter().all(|section| section.targets.is_empty()) {
+        return;
+    }
     line(out, "## Targets\n\n| | target | measured |\n|---|---|---|");
-    for target in input.sections.iter().flat_map(|section| &section.targets) {
+    for target in sections.iter().flat_map(|section| &section.targets) {
         let figure =
             verdict(target.limit.holds(target.figure), &format!("{:.2}{}", target.figure, target.unit));
         line(out, &format!("| {} | {} | {figure} |", target.what, target.target));
     }
-    line(out, &format!("\n## Where the time goes\n\n{COMMENTARY_BEGINS}\n{COMMENTARY_ENDS}\n"));
-    every_run(out, input.sections);
-    text
+    line(out, "");
 }
 
 fn table(out: &mut String, section: &Section) {

@@ -123,7 +123,7 @@ fn change(random: &mut Random, rows: usize) -> String {
 fn paced(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     let commits = home.bench.scaled(PACED, 1000.0) as usize;
     home.bench.settle(&database(home))?;
-    let alone = write_paced(home, rows, commits, Instant::now())?;
+    let alone = write_paced(home, rows, commits, Instant::now(), 5)?;
     section.add(RATE, Unit::PerSecond, 1, rate(&alone));
 
     let serve = home.serve()?;
@@ -133,7 +133,7 @@ fn paced(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     let (started, over) = (Instant::now(), AtomicBool::new(false));
     let (acknowledged, seen) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch(&archive, started, &over));
-        let written = write_paced(home, rows, commits, started);
+        let written = write_paced(home, rows, commits, started, 6);
         let archived = settled(&archive);
         over.store(true, Ordering::Relaxed);
         let seen = watcher.join().expect("it does not panic")?;
@@ -157,8 +157,10 @@ fn paced(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
 /// lie before the first commit, so that no figure is too small; too large it is by no more than that many commits take.
 fn latencies(acknowledged_s: &[f64], before: u64, seen: &[Seen]) -> Result<Vec<f64>> {
     let last = seen.last().ok_or("nothing was seen in the archive")?.position;
-    let own =
-        last.checked_sub(before + acknowledged_s.len() as u64).ok_or("not all commits were archived")?;
+    let commits = acknowledged_s.len() as u64;
+    let own = last.checked_sub(before + commits).ok_or_else(|| {
+        format!("of {commits} commits after position {before} the archive has what is before {last}")
+    })?;
     println!("  {own} frames beside those of {} commits", acknowledged_s.len());
     if own > acknowledged_s.len() as u64 / 20 {
         return Err(format!(
@@ -214,8 +216,10 @@ impl Writer {
 }
 
 /// When each commit was acknowledged, in seconds since `started`.
-fn write_paced(home: &Home, rows: usize, commits: usize, started: Instant) -> Result<Vec<f64>> {
-    let (mut writer, mut random) = (Writer::start(home)?, Random::seeded(5));
+///
+/// No two may have the same seed: SQLite does not write a page again that is the same afterwards.
+fn write_paced(home: &Home, rows: usize, commits: usize, started: Instant, seed: u64) -> Result<Vec<f64>> {
+    let (mut writer, mut random) = (Writer::start(home)?, Random::seeded(seed));
     let begun = Instant::now();
     let mut acknowledged_s = Vec::with_capacity(commits);
     for number in 0..commits {
@@ -295,13 +299,11 @@ fn wait_for_base(home: &Home) -> Result<()> {
 fn flat_out(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     let commits = home.bench.scaled(FLAT_OUT, 10_000.0) as usize;
     let script = home.path.join("flat-out.sql");
-    let mut random = Random::seeded(6);
-    let lines: String = (0..commits).map(|_| change(&mut random, rows) + "\n").collect();
-    fs::write(&script, format!("{SETTINGS}{lines}"))?;
     let line = format!("sqlite3 -bail -batch orders.db < '{}'", text(&script)?);
     let mut rates = [Vec::new(), Vec::new()];
     for turn in 0..TURNS {
         for column in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
+            write_script(&script, rows, commits, (10 + 2 * turn + column) as u64)?;
             let serve = if column == 0 { Some(home.serve()?) } else { None };
             if serve.is_some() {
                 wait_for_base(home)?;
@@ -322,6 +324,14 @@ fn flat_out(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     }
     section.add(LOSS, Unit::Percent, 0, 100.0 * (1.0 - medians[0] / medians[1]));
     expect_restored(home)
+}
+
+/// Writes the commits down; for the seed, see [`write_paced`].
+fn write_script(script: &Path, rows: usize, commits: usize, seed: u64) -> Result<()> {
+    let mut random = Random::seeded(seed);
+    let lines: String = (0..commits).map(|_| change(&mut random, rows) + "\n").collect();
+    fs::write(script, format!("{SETTINGS}{lines}"))
+        .map_err(|error| format!("failed to write {}: {error}", script.display()).into())
 }
 
 /// Restores the end of the log and compares every row with the live database, to which nobody writes any more.
