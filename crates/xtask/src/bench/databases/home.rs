@@ -165,8 +165,14 @@ impl Beside {
     pub fn ended(&mut self) -> Result<Option<String>> {
         match self.child.try_wait()? {
             None => Ok(None),
-            Some(status) => Ok(Some(format!("{status}: {}", fs::read_to_string(&self.log)?.trim()))),
+            Some(status) => Ok(Some(format!("{status}: {}", self.said()?.trim()))),
         }
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> Result<String> {
+        fs::read_to_string(&self.log)
+            .map_err(|error| format!("failed to read {}: {error}", self.log.display()).into())
     }
 
     /// Ends it in order and waits for that; an error unless it ends well.
@@ -176,7 +182,7 @@ impl Beside {
         if status.success() {
             return Ok(());
         }
-        Err(format!("what ran beside ended with {status}: {}", fs::read_to_string(&self.log)?).into())
+        Err(format!("what ran beside ended with {status}: {}", self.said()?).into())
     }
 
     fn terminate(&self) {

@@ -23,8 +23,8 @@ const ROWS: f64 = 250_000.0;
 const COMMITS_PER_SECOND: f64 = 500.0;
 /// Commits at that rate, at scale 1.
 const PACED: f64 = 15_000.0;
-/// Commits as fast as they go, at scale 1.
-const FLAT_OUT: f64 = 400_000.0;
+/// Commits as fast as they go, at scale 1: 0.8 GB of log, so that all of it may wait, as serve lets go beyond 1 GiB.
+const FLAT_OUT: f64 = 200_000.0;
 /// How often the archive is listed.
 const LIST: Duration = Duration::from_millis(2);
 /// How often flat-out writing is measured with and without shipping, in turns.
@@ -39,6 +39,7 @@ const WORST: &str = "the same, the longest";
 const RATE: &str = "commits at the given rate";
 const FLAT: &str = "commits as fast as they go";
 const LOSS: &str = "loss of throughput as fast as they go";
+const RATE_LOSS: &str = "loss of throughput at the given rate";
 
 /// Measures it.
 pub fn measure(bench: &Bench) -> Result<Section> {
@@ -57,24 +58,15 @@ pub fn measure(bench: &Bench) -> Result<Section> {
         flat_out(&home, rows, &mut section)?;
     }
     section.about = about(bench, rows);
-    let p99 = section.ours(P99).ok_or("no latency was measured")?;
-    let loss = section.ours(LOSS).ok_or("no loss was measured")?;
-    section.targets = vec![
-        Target {
-            what: "SQLite: commit to repository at 500 commits/s, p99".to_owned(),
-            target: "≤ 1 s",
-            figure: p99,
-            limit: Limit::AtMost(1.0),
-            unit: " s",
-        },
-        Target {
-            what: "SQLite: loss of the writer's throughput".to_owned(),
-            target: "< 5 %",
-            figure: loss,
-            limit: Limit::Below(5.0),
-            unit: " %",
-        },
+    let targets = [
+        (P99, "≤ 1 s", Limit::AtMost(1.0), " s"),
+        (RATE_LOSS, "< 5 %", Limit::Below(5.0), " %"),
+        (LOSS, "< 5 %", Limit::Below(5.0), " %"),
     ];
+    for (row, target, limit, unit) in targets {
+        let figure = section.ours(row).ok_or_else(|| format!("nothing was measured: {row}"))?;
+        section.targets.push(Target { what: format!("SQLite: {row}"), target, figure, limit, unit });
+    }
     Ok(section)
 }
 
@@ -143,6 +135,7 @@ fn paced(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     serve.stop()?;
     let latencies = latencies(&acknowledged, before, &seen)?;
     section.add(RATE, Unit::PerSecond, 0, rate(&acknowledged));
+    section.add(RATE_LOSS, Unit::Percent, 0, 100.0 * (1.0 - rate(&acknowledged) / rate(&alone)));
     for (what, share) in [(P50, 0.5), (P99, 0.99), (WORST, 1.0)] {
         let figure = percentile(&latencies, share).ok_or("there were no commits")?;
         println!("  {what}: {figure:.3} s");
@@ -300,7 +293,7 @@ fn flat_out(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
     let commits = home.bench.scaled(FLAT_OUT, 10_000.0) as usize;
     let script = home.path.join("flat-out.sql");
     let line = format!("sqlite3 -bail -batch orders.db < '{}'", text(&script)?);
-    let mut rates = [Vec::new(), Vec::new()];
+    let (mut rates, mut interruptions) = ([Vec::new(), Vec::new()], 0);
     for turn in 0..TURNS {
         for column in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
             write_script(&script, rows, commits, (10 + 2 * turn + column) as u64)?;
@@ -314,6 +307,7 @@ fn flat_out(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
             rates[column].push(commits as f64 / seconds);
             if let Some(serve) = serve {
                 settled(&home.path.join("repository/lifeboat/log"))?;
+                interruptions += u32::from(serve.said()?.contains("interrupted"));
                 serve.stop()?;
             }
         }
@@ -323,6 +317,13 @@ fn flat_out(home: &Home, rows: usize, section: &mut Section) -> Result<()> {
         section.row(FLAT, Unit::PerSecond).cells[column].extend(rates);
     }
     section.add(LOSS, Unit::Percent, 0, 100.0 * (1.0 - medians[0] / medians[1]));
+    if interruptions > 0 {
+        let note = format!(
+            "In {interruptions} of {TURNS} turns as fast as they go the log was interrupted, because more waited than serve holds: \
+             a new base was made."
+        );
+        section.notes.push(note);
+    }
     expect_restored(home)
 }
 

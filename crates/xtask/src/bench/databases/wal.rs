@@ -23,7 +23,7 @@ struct Series {
 }
 
 /// PostgreSQL's own size, and the smallest one, with which what each call costs shows most.
-const ALL: [Series; 2] = [Series { segment_mb: 16, count: 250.0 }, Series { segment_mb: 1, count: 1000.0 }];
+const ALL: [Series; 2] = [Series { segment_mb: 16, count: 160.0 }, Series { segment_mb: 1, count: 1000.0 }];
 
 /// What is updated at once of the accounts, and of how many such ranges they consist.
 const RANGE: u32 = 200_000;
@@ -150,6 +150,10 @@ fn measure_contender(
         bench.time(&what, &contender.home().shell(&loop_of), &contender.home().path.join("repository"))?;
     log.expect_same(&to)?;
     note(section, &fetched(log.segment_mb), column, log.segments.len(), seconds);
+    if let Contender::PgBackRest(peer) = &contender {
+        // What it fetches ahead by itself would come into what is being removed.
+        bench.untimed(&peer.call(&["stop", "--force"]))?;
+    }
     serve.map_or(Ok(()), Beside::stop)
 }
 
