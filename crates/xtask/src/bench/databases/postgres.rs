@@ -95,7 +95,8 @@ fn about((share, pages): (f64, u64)) -> String {
         "A running cluster with page checksums, {:.2} GB of tables and indexes made and used by pgbench. Before the second \
          backup and before the restores over an old directory, one account of {CHANGE_ONE_OF}, evenly spread, was changed: \
          {:.2} % of all pages, those of indexes and new versions included. pgBackRest has two processes and zstd at level 2, as \
-         Lifeboat has; its second backup is an incremental one, its restore over an old directory `--delta`. A backup of Lifeboat \
+         Lifeboat has; its second backup is an incremental one, its restore over an old directory `--delta`, which \
+         always reads every byte, so that one figure of it stands in two rows. A backup of Lifeboat \
          (`lifeboat backup`) verifies every page's checksum as pgBackRest does, measures two facts, and holds the log \
          that it needs; that log goes to pgBackRest's archive. The plain restores (`lifeboat repository restore` and \
          `pgbackrest restore`) put files into place and start nothing. The proven ones (`lifeboat restore`, and with pgBackRest \
