@@ -4,6 +4,7 @@
 //! ran on the same data in the same minutes. Corpora and scratch space lie outside the clone.
 
 mod corpus;
+mod databases;
 mod files;
 mod machine;
 mod material;
@@ -27,6 +28,8 @@ pub enum Command {
     Repository(repository::Args),
     /// Back up, recover and rehearse by a plan, and the same by hand; write docs/benchmarks/recovery.md
     Recovery(recovery::Args),
+    /// Back databases up, ship their logs and restore them, and the same by others; write docs/benchmarks/databases.md
+    Databases(databases::Args),
 }
 
 /// Measures what was asked for.
@@ -34,5 +37,6 @@ pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Repository(args) => repository::run(args),
         Command::Recovery(args) => recovery::run(args),
+        Command::Databases(args) => databases::run(args),
     }
 }
