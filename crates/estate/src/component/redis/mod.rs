@@ -48,8 +48,8 @@ use self::boot::Programs;
 use self::server::Server;
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Follow, Holder, Holders, Log, LogPiece, Part,
-    PointFacts, Proof, RedisOptions, Replay, Replayed, Severity, State,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Follow, Holder, Holders, Log, LogPiece,
+    Part, PointFacts, Proof, RedisOptions, Replay, Replayed, Severity, State,
 };
 use crate::{Error, Result};
 
