@@ -89,7 +89,9 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&directory)
         .map_err(|error| format!("failed to make {}: {error}", directory.display()))?;
     // A name of its own, so that two runs do not meet.
-    let scratch = output(Command::new("mktemp").arg("--directory").arg(directory.join("databases-XXXXXX")))?;
+    let scratch = output(
+        Command::new("mktemp").arg("--directory").arg(format!("--tmpdir={}", home::text(&directory)?)),
+    )?;
     let scratch = PathBuf::from(scratch);
     let measured = measure_all(args, &directory, &scratch, &lifeboat);
     corpus::remove(&scratch)?;
