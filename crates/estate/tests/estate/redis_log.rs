@@ -167,6 +167,7 @@ fn lists_two_appended(cache: &Cache) -> bool {
 
 /// Writers, a follower, rewrites by the server, two bases; then instants all over that time.
 #[test]
+#[expect(clippy::print_stdout, reason = "a failed run is repeated with its seed")]
 fn every_second_of_a_written_server_comes_back() {
     let (_directory, cache) = made(CONTINUOUS);
     let _ends = Ends(cache.clone());
@@ -239,7 +240,6 @@ fn every_second_of_a_written_server_comes_back() {
             cache.kill();
         }
     }
-    println!("tried {tried:?}");
     assert!(tried[0] > 3 && tried[1] > 0, "{tried:?}");
     // To the end: nothing at all is missing, as every write was synced before it was acknowledged.
     let newest = bases.last().unwrap();
