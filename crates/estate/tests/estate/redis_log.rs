@@ -27,7 +27,7 @@ const CONTINUOUS: &[(&str, &str)] = &[
 ];
 
 fn component(cache: &Cache) -> Redis {
-    Redis::new(RedisOptions { continuous: true, ..cache.options(&[]) }, Place::host())
+    Redis::new(RedisOptions { continuous: true, ..cache.options(&[("keys", "DBSIZE")]) }, Place::host())
 }
 
 fn follow(redis: &Redis, last: Option<&LogPiece>) -> Result<Box<dyn Follow>> {
