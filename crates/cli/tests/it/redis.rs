@@ -99,7 +99,7 @@ fn a_server_is_backed_up_proven_lost_and_restored() {
 
     // What a person would type is printed, without the password.
     let book = place.succeeds(&["runbook"]);
-    assert!(book.contains("redis-check-rdb") && book.contains("SCARD users"), "{book}");
+    assert!(book.contains("redis-check-aof") && book.contains("SCARD users"), "{book}");
     assert!(!book.contains("right-word"), "{book}");
 
     // A running server is not replaced.
