@@ -22,6 +22,8 @@ archive_timeout = 60          # at most so many seconds are lost while little is
 CONF
 ./servers.sh postgres start
 ./servers.sh redis start
+# A database without a single key is taken for an accident, not for a base.
+./servers.sh redis ask SET shop open >/dev/null
 
 psql -q -h "$here/run" -U shop -d postgres -c "create table orders (n integer primary key, placed timestamptz default now())"
 python3 - <<'PYTHON'
