@@ -18,9 +18,10 @@ fn settled(root: &std::path::Path) -> Server {
     let cluster = Cluster::make(root);
     cluster.sql(
         "create table still(n int); insert into still select generate_series(1, 50000);
-         create table moving(n int); insert into moving select generate_series(1, 1000);
-         vacuum freeze; checkpoint",
+         create table moving(n int); insert into moving select generate_series(1, 1000)",
     );
+    cluster.sql("vacuum freeze");
+    cluster.sql("checkpoint");
     std::thread::sleep(Duration::from_millis(2100));
     Server(cluster)
 }
@@ -70,7 +71,8 @@ fn a_file_that_was_replaced_or_came_is_read() {
     let component = component(cluster);
     let first = back_up(&component, None).unwrap();
     let before = cluster.file_of("still");
-    cluster.sql("vacuum full still; create table new(n int); insert into new values (1)");
+    cluster.sql("vacuum full still");
+    cluster.sql("create table new(n int); insert into new values (1)");
     let second = back_up(&component, Some(&first)).unwrap();
     assert_ne!(cluster.file_of("still"), before);
     for table in ["still", "new"] {
