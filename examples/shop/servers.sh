@@ -17,7 +17,8 @@ case "$1 $2" in
     pg_ctl status -D data/postgres >/dev/null ;;
   "redis start")
     "$0" redis status 2>/dev/null || redis-server "$here/redis.conf" --dir "$here/data/redis" \
-      --unixsocket "$here/run/redis.sock" --logfile "$here/run/redis.log" >/dev/null ;;
+      --unixsocket "$here/run/redis.sock" --logfile "$here/run/redis.log" >/dev/null
+    until "$0" redis status; do sleep 0.1; done ;;
   "redis stop")
     redis-cli -s run/redis.sock shutdown >/dev/null 2>&1 || ! "$0" redis status 2>/dev/null ;;
   "redis status")
