@@ -266,8 +266,7 @@ fn read_anew<'m: 'a, 'a>(path: &Path, content: MemberContent<'m>) -> Result<(Pat
             // The walk is shorter than the members' own life, which the type of a function cannot show.
             let open = Box::new(move || open().map(|reader| reader as Box<dyn Read + Send + 'a>));
             let origin = origin.map(|Origin { device, inode, size, ctime, as_before }| {
-                let as_before =
-                    as_before.map(|told| Box::new(move || told()) as Box<dyn FnOnce() + Send + 'a>);
+                let as_before = as_before.map(|told| told as Box<dyn FnOnce() + Send + 'a>);
                 Origin { device, inode, size, ctime, as_before }
             });
             let source = StreamSource { attributes, chunker, open, size, origin };
@@ -490,7 +489,12 @@ impl<'a> Run<'a> {
                         && let Some(before) = self.same_origin(&place, &node)
                     {
                         told();
-                        return self.stream_as_before(worker, &place, path, Node { content: before, ..node });
+                        return self.stream_as_before(
+                            worker,
+                            &place,
+                            &path,
+                            Node { content: before, ..node },
+                        );
                     }
                 }
                 self.expect(1, source.size.unwrap_or(0));
@@ -558,9 +562,9 @@ impl<'a> Run<'a> {
         place.directory.earlier(&node.name).find(is_same).map(|before| before.content.clone())
     }
 
-    fn stream_as_before(&self, worker: &mut Worker, place: &Place, path: PathBuf, node: Node) -> Result<()> {
+    fn stream_as_before(&self, worker: &mut Worker, place: &Place, path: &Path, node: Node) -> Result<()> {
         self.expect(1, node.size);
-        self.file_done(&path, place.member, &node, Change::Unchanged);
+        self.file_done(path, place.member, &node, Change::Unchanged);
         self.advance(0, node.size);
         self.complete(&mut worker.sealer, place, Some(node))
     }
