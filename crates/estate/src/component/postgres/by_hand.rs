@@ -72,6 +72,9 @@ pub(super) fn proof(options: &PostgresOptions, parts: &[Part], recorded: &PointF
             quoted(&settings.join(" "))
         ),
     ));
+    // Without hot standby `pg_ctl` takes a server that still replays its log for one that is up.
+    let ready = path(&programs.join("pg_isready"));
+    lines.push(format!("for wait in $(seq 86400); do {ready} -q -h {} && break; sleep 1; done", path(data)));
     let login = server::login(options, owner);
     let at = format!("psql -XAt -h {} -U {} -d {}", path(data), quoted(&login.user), quoted(&login.database));
     for (name, query) in &recorded.queries {
