@@ -265,7 +265,8 @@ fn three_engines_come_back_to_one_instant() {
         shop.succeeds(&["backup", "orders"]);
         std::thread::sleep(SECOND + Duration::from_secs(2));
         // What is written from now on is archived of the orders alone: a server that stops archives the rest of its log.
-        assert_eq!(serve.end(), Some(0));
+        // serve itself may say that it did not get to the end of what is still written.
+        assert!(matches!(serve.end(), Some(0 | 2)));
         std::thread::sleep(Duration::from_secs(2));
         drop(stop);
         (orders.join().unwrap(), sessions.join().unwrap(), products.join().unwrap())
@@ -333,7 +334,7 @@ fn an_idle_server_is_not_behind_and_a_dead_archiver_is() {
     shop.sql("select pg_switch_wal()");
     idle();
     let (protection, why) = of_orders(&shop);
-    assert!(protection == "late" && why.contains("archiving stands still"), "{protection}: {why}");
+    assert!(protection == "late" && why.contains("could not be archived"), "{protection}: {why}");
     // One that keeps nothing, and says that all is well.
     set("archive_command", "true");
     let begin = Instant::now();

@@ -39,7 +39,9 @@ pub(super) fn standing(options: &PostgresOptions, place: &Place, cancel: &Cancel
     let timeout = timeout.parse().ok().map(Duration::from_secs).filter(|timeout| !timeout.is_zero());
     let stuck = match (mode, failed) {
         ("on" | "always", "") => None,
-        ("on" | "always", failed) => Some(format!("archiving stands still: {failed} could not be archived")),
+        ("on" | "always", failed) => {
+            Some(format!("{failed} could not be archived the last time that it was tried"))
+        }
         (mode, _) => Some(format!("archive_mode is {mode}, so that its log is not archived")),
     };
     Some(Standing {

@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn boundaries_are_between_commands_and_outside_of_transactions() {
-        let boundaries = [0, 23, 90, 113];
-        assert_eq!(TEXT.len(), 113);
+        let boundaries = [0, 23, 82, 102];
+        assert_eq!(TEXT.len(), 102);
         for length in 0..=TEXT.len() {
             let expected = *boundaries.iter().rev().find(|&&boundary| boundary <= length).unwrap();
             for piece in [1, 2, 7, 200] {
@@ -195,7 +195,7 @@ mod tests {
     fn it_stops_at_the_second_that_is_asked_for() {
         let mut scan = Scan::default();
         assert!(scan.feed(TEXT, Some(102)).unwrap());
-        assert_eq!((scan.boundary, scan.time), (90, Some(Announced { second: 102, at: 90 })));
+        assert_eq!((scan.boundary, scan.time), (82, Some(Announced { second: 102, at: 82 })));
         // Inside of a transaction it is cut before that.
         let mut scan = Scan::default();
         assert!(scan.feed(TEXT, Some(101)).unwrap());
