@@ -271,11 +271,12 @@ impl Log {
     fn push(&self, bench: &Bench, command: &str) -> Result<f64> {
         self.cluster.archive_by("")?;
         std::thread::sleep(Duration::from_millis(500));
-        self.mark()?;
         bench.settle(&self.cluster.data.join("pg_wal"))?;
         let failures = "select failed_count from pg_stat_archiver";
         let before = self.cluster.ask(failures)?;
+        // From here on a helper that looks at the marks may archive ahead of the server.
         let started = Instant::now();
+        self.mark()?;
         self.cluster.archive_by(command)?;
         let mut waiting: BTreeSet<PathBuf> =
             self.segments.iter().map(|name| self.status(name, "done")).collect();
