@@ -256,6 +256,17 @@ impl Surroundings {
     }
 }
 
+/// The name of the replication slot that keeps a server's log for a component: no other repository has the same, and a server
+/// takes nothing but small letters, digits and `_`, at most 63.
+fn slot(repository: &str, component: &str) -> String {
+    let plain = |character: char| {
+        if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '_' }
+    };
+    let component: String = component.chars().map(plain).take(40).collect();
+    let repository: String = repository.chars().take(8).collect();
+    format!("lifeboat_{repository}_{component}")
+}
+
 struct Maker<'a> {
     site: &'a Site,
     place: &'a Place,
@@ -316,8 +327,13 @@ impl Maker<'_> {
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
             ComponentKind::Postgres(postgres) => {
-                let options =
-                    PostgresOptions { facts, proof_timeout: *declared.timeout, ..self.postgres(postgres)? };
+                let is_followed = matches!(declared.every, Some(plan::Every::Continuous));
+                let options = PostgresOptions {
+                    facts,
+                    proof_timeout: *declared.timeout,
+                    slot: is_followed.then(|| slot(&self.site.repository.config().id.to_hex(), name)),
+                    ..self.postgres(postgres)?
+                };
                 Box::new(component::postgres::Postgres::new(options, self.place.clone()))
             }
             ComponentKind::Redis(redis) => {
@@ -326,7 +342,7 @@ impl Maker<'_> {
                     socket: redis.socket.as_ref().map(|path| self.path(path)),
                     host: redis.host.clone(),
                     port: redis.port,
-                    tls: redis.tls.as_ref().map(|tls| self.redis_tls(tls)),
+                    tls: redis.tls.as_ref().map(|tls| self.tls(tls)),
                     username: redis.username.clone(),
                     password,
                     config: redis.config.iter().map(|path| self.path(path)).collect(),
@@ -358,9 +374,9 @@ impl Maker<'_> {
         })
     }
 
-    fn redis_tls(&self, declared: &plan::RedisTls) -> component::RedisTls {
+    fn tls(&self, declared: &plan::Tls) -> component::Tls {
         let identity = declared.certificate.as_ref().zip(declared.key.as_ref());
-        component::RedisTls {
+        component::Tls {
             trust: self.trust(declared.ca_file.as_deref(), *declared.verify_tls),
             identity: identity.map(|(certificate, key)| component::Identity {
                 certificate: self.path(certificate),
@@ -383,6 +399,7 @@ impl Maker<'_> {
             socket: declared.socket.as_ref().map(|path| self.path(path)),
             host: declared.host.clone(),
             port: declared.port,
+            tls: declared.tls.as_ref().map(|tls| self.tls(tls)),
             user: declared.role.clone(),
             database: declared.database.value.clone(),
             password,

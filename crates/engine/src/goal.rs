@@ -128,6 +128,7 @@ fn at_position<'a>(
             base: point.recorded.log.clone().expect("only such points are asked"),
             lineage,
             to: needed.to,
+            is_end: false,
             at: None,
             until: until.and_then(log::instant),
             bytes: needed.steps.iter().map(|step| u64::from(step.segment.size)).sum(),

@@ -31,6 +31,8 @@ pub struct Further {
     pub lineage: String,
     /// The position behind the last piece that is replayed.
     pub to: u64,
+    /// Whether all that was archived ended there when it was chosen.
+    pub is_end: bool,
     /// The instant up to which; all up to `to` if `None`.
     pub at: Option<Timestamp>,
     /// The latest instant that the archive knows of these pieces.
@@ -142,6 +144,7 @@ fn along_the_log<'a>(
                 base: point.recorded.log.clone().expect("only such points are asked"),
                 lineage: lineage.to_owned(),
                 to: needed.to,
+                is_end: true,
                 at,
                 until: needed.until_ms.and_then(instant),
                 bytes: needed.steps.iter().map(|step| u64::from(step.segment.size)).sum(),
@@ -311,7 +314,7 @@ fn run(
     // An instant behind all that the pieces have is their end: an engine would look for something later in vain.
     let at = further.at.filter(|at| further.until.is_some_and(|until| until > *at));
     let (lineage, to) = (further.lineage.as_str(), further.to);
-    let replay = Replay { at, lineage, to, pieces, file, scratch, cancel };
+    let replay = Replay { at, lineage, to, is_end: further.is_end, pieces, file, scratch, cancel };
     log.replay(&restored.parts, &restored.recorded, replay)
 }
 

@@ -28,6 +28,7 @@ mod scenarios;
 mod shipping;
 mod shown;
 mod signals;
+mod streaming;
 mod snapshots;
 mod three;
 mod units;

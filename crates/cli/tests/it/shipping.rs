@@ -154,14 +154,15 @@ impl Serve {
     /// Waits for something to happen.
     pub fn await_event(&self, what: &str) -> String {
         let wanted = format!("\"what\":\"{what}\"");
-        let begin = Instant::now();
+        let (begin, mut others) = (Instant::now(), Vec::new());
         while let Some(left) = PATIENCE.checked_sub(begin.elapsed()) {
-            let line = self.lines.recv_timeout(left).expect("serve goes on");
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
             if line.contains(&wanted) {
                 return line;
             }
+            others.push(line);
         }
-        panic!("{what} did not happen");
+        panic!("{what} did not happen, but: {others:#?}");
     }
 
     pub fn kill(mut self) {

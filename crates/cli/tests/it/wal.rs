@@ -22,6 +22,13 @@ pub struct Shop {
 
 impl Shop {
     pub fn new() -> Self {
+        let shop = Self::with("archive: true");
+        shop.archive("on");
+        shop
+    }
+
+    /// One whose log comes into the repository as a line of the plan says.
+    pub fn with(line: &str) -> Self {
         let cluster = Cluster::with(&["--wal-segsize=1"]);
         let directory = cluster.home.path().join("lifeboat");
         fs::create_dir(&directory).unwrap();
@@ -31,7 +38,7 @@ impl Shop {
         fs::write(shop.directory.join("password"), "secret").unwrap();
         let plan = format!(
             "lifeboat: 1\nname: shop\nrepository: {{ location: ./repository, password: \"${{file:password}}\" }}\ncomponents:\n  \
-             orders:\n    postgres: {}\n    role: keeper\n    archive: true\n    facts: {{ orders: select count(*) from orders }}\n",
+             orders:\n    postgres: {}\n    role: keeper\n    {line}\n    facts: {{ orders: select count(*) from orders }}\n",
             shop.cluster.data().display()
         );
         fs::write(shop.plan(), plan).unwrap();
@@ -39,7 +46,6 @@ impl Shop {
         let location = shop.directory.join("repository").display().to_string();
         shop.succeeds(&["repository", "init", "--repository", &location, "--password-file", "password"]);
         shop.cluster.sql("create table orders(writer int, n int, primary key (writer, n))");
-        shop.archive("on");
         shop
     }
 

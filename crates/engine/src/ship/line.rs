@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use estate::component::{Component, Follow, LogPiece};
+use estate::component::{Component, Follow, LogBase, LogPiece};
 use jiff::Timestamp;
 use repository::Context;
 use repository::log::{Appender, Archive, Catalogue, CompactOptions, Error as LogError, Piece};
@@ -154,7 +154,14 @@ impl<'a> Line<'a> {
         let (jobs, for_archive) = sync_channel(1);
         let (done, answers) = channel();
         let keeper = Keeper::of(self, &lineage);
-        let sender = Archiver { watch: self.watch, name: self.name.clone(), appender, site: self.site };
+        let may_begin_behind_a_gap = AtomicBool::new(follower.began().is_some());
+        let sender = Archiver {
+            watch: self.watch,
+            name: self.name.clone(),
+            appender,
+            site: self.site,
+            may_begin_behind_a_gap,
+        };
         let (sending, is_over) = (&sender, &over);
         std::thread::scope(|scope| {
             scope.spawn(move || sending.run(&for_archive, &done, is_over));
@@ -284,6 +291,8 @@ struct Archiver<'a> {
     name: String,
     appender: Appender,
     site: &'a Site,
+    /// Nothing was appended yet by who began anew: what is archived of the lineage need not reach up to there.
+    may_begin_behind_a_gap: AtomicBool,
 }
 
 impl Archiver<'_> {
@@ -318,8 +327,15 @@ impl Archiver<'_> {
         let (mut pause, mut is_away) = (Pause::new(), false);
         loop {
             let component = self.name.clone();
-            let error = match self.appender.append(&given) {
+            let mut appended = self.appender.append(&given);
+            if matches!(appended, Err(LogError::Gap { .. }))
+                && self.may_begin_behind_a_gap.load(Ordering::Relaxed)
+            {
+                appended = self.appender.append_after_gap(&given);
+            }
+            let error = match appended {
                 Ok(_) => {
+                    self.may_begin_behind_a_gap.store(false, Ordering::Relaxed);
                     if is_away {
                         (self.watch)(&Event::Back { component });
                     }
@@ -435,8 +451,12 @@ impl<'a> Keeper<'a> {
 
     fn is_based(&self, age_max: Duration) -> Result<bool> {
         let catalogue = self.site.catalogue()?;
+        // What lies before a gap is no base of what lies behind it.
+        let behind = self.archive.catalogue()?.gaps();
+        let behind = behind.iter().filter(|gap| gap.lineage == self.lineage).map(|gap| gap.before).max();
+        let is_base = |log: &LogBase| log.lineage == self.lineage && Some(log.needed_from) >= behind;
         let newest = log::logged(&catalogue, &self.name)
-            .filter(|point| point.recorded.log.as_ref().is_some_and(|log| log.lineage == self.lineage))
+            .filter(|point| point.recorded.log.as_ref().is_some_and(is_base))
             .last();
         let now = self.site.now();
         Ok(newest.is_some_and(|point| {

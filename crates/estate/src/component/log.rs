@@ -51,8 +51,10 @@ pub struct Replay<'a> {
     pub at: Option<Timestamp>,
     /// The lineage in which it ends.
     pub lineage: &'a str,
-    /// The position behind the last piece.
+    /// The position behind the last of it.
     pub to: u64,
+    /// Whether all that there is ends there, as far as is known; otherwise what is behind it in the last piece is not wanted.
+    pub is_end: bool,
     /// The pieces from the point's [`LogBase::needed_from`] on, in order. An error ends them: what follows is missing or
     /// damaged, and the replay has failed.
     pub pieces: &'a mut (dyn Iterator<Item = io::Result<LogPiece>> + Send),

@@ -79,6 +79,8 @@ pub struct PostgresOptions {
     pub host: Option<String>,
     /// The port, which names the socket as well; that of the running server by default.
     pub port: Option<u16>,
+    /// How to speak TLS with it; not on a socket.
+    pub tls: Option<Tls>,
     /// The role to connect as; by default the name of the data directory's owner.
     pub user: Option<String>,
     /// The database to connect to, in which facts are measured.
@@ -91,6 +93,8 @@ pub struct PostgresOptions {
     pub facts: Vec<(String, String)>,
     /// Its server archives its log where the log of the component is kept.
     pub archive: bool,
+    /// Its log is followed, and kept by the server in a replication slot of this name until it is archived.
+    pub slot: Option<String>,
     /// How long a single fact may take; 10 minutes by default.
     pub query_timeout: Duration,
     /// How long a server may take to replay its log and to be asked in a proof; 6 hours by default.
@@ -105,6 +109,7 @@ impl fmt::Debug for PostgresOptions {
             .field("socket", &self.socket)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("tls", &self.tls)
             .field("user", &self.user)
             .field("database", &self.database)
             .finish_non_exhaustive()
@@ -119,11 +124,13 @@ impl PostgresOptions {
             socket: None,
             host: None,
             port: None,
+            tls: None,
             user: None,
             database: "postgres".to_owned(),
             password: None,
             binaries: None,
             archive: false,
+            slot: None,
             facts: Vec::new(),
             query_timeout: Duration::from_secs(600),
             proof_timeout: Duration::from_secs(6 * 3600),
@@ -167,7 +174,7 @@ pub struct RedisOptions {
     /// Its port; 6379 by default.
     pub port: Option<u16>,
     /// How to speak TLS with it, where it listens to that; not on a socket.
-    pub tls: Option<RedisTls>,
+    pub tls: Option<Tls>,
     /// The user to log in as; the default one if there is only a password.
     pub username: Option<String>,
     /// The password, if it asks for one.
@@ -186,10 +193,11 @@ pub struct RedisOptions {
 
 /// How TLS is spoken with a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RedisTls {
+pub struct Tls {
     /// Who is believed.
     pub trust: Trust,
-    /// The certificate that the server wants to see, and its key; it does unless `tls-auth-clients` is off.
+    /// The certificate that the server wants to see, and its key. Redis does unless `tls-auth-clients` is off, PostgreSQL if
+    /// `pg_hba.conf` says so.
     pub identity: Option<Identity>,
 }
 

@@ -1,49 +1,13 @@
 //! The ways to a Redis server's data: in TLS, and by its own disk where it gives no dump over the wire.
 
-use std::path::PathBuf;
-
 use estate::check::Trust;
 use estate::component::redis::Redis;
-use estate::component::{Component, Identity, Proven, RedisOptions, RedisTls};
+use estate::component::{Component, Identity, Proven, RedisOptions, Tls};
 use place::Place;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::cache::{Cache, Ends, free_port, made};
+use crate::papers::Papers;
 use crate::support::{RUN, back_up};
-
-/// An authority, and a certificate of it with its key, as PEM files.
-struct Papers {
-    directory: tempfile::TempDir,
-}
-
-impl Papers {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // A certificate whose issuer has its own name is taken for one that signed itself.
-        params.distinguished_name.push(DnType::CommonName, "an authority");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
-        for name in ["server", "client"] {
-            let key = KeyPair::generate().unwrap();
-            let params =
-                CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-            let certificate = params.signed_by(&key, &issuer).unwrap();
-            std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
-            std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-}
 
 #[test]
 fn a_server_that_speaks_tls_is_dumped_and_others_are_not_believed() {
@@ -59,7 +23,7 @@ fn a_server_that_speaks_tls_is_dumped_and_others_are_not_believed() {
     cache.fill("agent", 3000);
     let identity = Identity { certificate: papers.path("client.pem"), key: papers.path("client.key") };
     let with = |trust: Trust, identity: Option<Identity>| {
-        let tls = Some(RedisTls { trust, identity });
+        let tls = Some(Tls { trust, identity });
         let options = RedisOptions {
             socket: None,
             port: Some(port),

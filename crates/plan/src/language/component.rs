@@ -92,6 +92,8 @@ record! {
         host: Option<String>,
         /// The port; without it, what the running server says.
         port: Option<u16>,
+        /// Says that TLS is spoken with that host, and how; `{}` is enough if the server asks for no certificate.
+        tls: Option<Tls>,
         /// The role to connect as, which may replicate and begin and end backups; without it, the one with the name of
         /// the data directory's owner.
         role: Option<String>,
@@ -120,7 +122,7 @@ record! {
         /// The port; without it, 6379.
         port: Option<u16>,
         /// Says that TLS is spoken at that port (`tls-port`), and how; `{}` is enough if the server asks for no certificate.
-        tls: Option<RedisTls>,
+        tls: Option<Tls>,
         /// The user to log in as; without it, the default one.
         username: Option<String>,
         /// The password, if the server asks for one.
@@ -135,14 +137,14 @@ record! {
 }
 
 record! {
-    /// How TLS is spoken with a Redis or Valkey server.
-    pub struct RedisTls "tls of a redis component" {
+    /// How TLS is spoken with a server.
+    pub struct Tls "tls of a component" {
         /// A PEM file of the authorities that are believed, relative to the plan file; without it, the system's.
         ca_file: Option<PathBuf>,
         /// Whether the server's certificate is verified.
         verify_tls: Given<bool> = Given::by_default(true),
-        /// A PEM file of the certificate that the server wants to see (it does unless `tls-auth-clients` is off), relative to
-        /// the plan file.
+        /// A PEM file of the certificate that the server wants to see, relative to the plan file. Redis does unless
+        /// `tls-auth-clients` is off, PostgreSQL if `pg_hba.conf` says so.
         certificate: Option<PathBuf>,
         /// A PEM file of its private key, relative to the plan file.
         key: Option<PathBuf>,

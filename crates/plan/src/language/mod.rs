@@ -14,7 +14,7 @@ pub use check::{
 };
 pub use component::{
     CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent, Priority,
-    RedisComponent, RedisTls, SqliteComponent,
+    RedisComponent, SqliteComponent, Tls,
 };
 pub use plan::{
     Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,

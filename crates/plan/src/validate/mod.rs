@@ -8,7 +8,9 @@ mod steps;
 use std::fmt::Display;
 
 use crate::decode::Reader;
-use crate::language::{Body, Component, ComponentKind, Gate, Keep, Question, RedisComponent, Service};
+use crate::language::{
+    Body, Component, ComponentKind, Gate, Keep, PostgresComponent, Question, RedisComponent, Service, Tls,
+};
 use crate::values::{Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
 use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};
@@ -153,8 +155,21 @@ impl Validator<'_> {
             let message = format!("the component `{name}` says who logs in, and no password");
             self.say_with_hint(at, message, "add `password: \"${env:…}\"` or `password: \"${file:…}\"`");
         }
-        let Some(tls) = &redis.tls else { return };
-        if redis.socket.is_some() {
+        self.tls(name, at, redis.tls.as_ref(), redis.socket.is_some());
+    }
+
+    fn postgres(&mut self, name: &str, at: Position, postgres: &PostgresComponent) {
+        if postgres.tls.is_some() && postgres.socket.is_none() && postgres.host.is_none() {
+            let message =
+                format!("the component `{name}` says `tls` and no host, so that its socket is used");
+            self.say_with_hint(at, message, "add `host`, or remove `tls`: on a socket nobody speaks it");
+        }
+        self.tls(name, at, postgres.tls.as_ref(), postgres.socket.is_some());
+    }
+
+    fn tls(&mut self, name: &str, at: Position, tls: Option<&Tls>, has_socket: bool) {
+        let Some(tls) = tls else { return };
+        if has_socket {
             let message =
                 format!("the component `{name}` says `tls` and a socket, on which nobody speaks it");
             self.say_with_hint(at, message, "remove one of them");
@@ -178,6 +193,9 @@ impl Validator<'_> {
         if let ComponentKind::Redis(redis) = &component.kind {
             self.redis(name, at, redis);
         }
+        if let ComponentKind::Postgres(postgres) = &component.kind {
+            self.postgres(name, at, postgres);
+        }
         if let ComponentKind::Files(files) = &component.kind {
             if files.files.is_empty() && files.env_files.is_empty() {
                 self.if_complete(
@@ -195,12 +213,26 @@ impl Validator<'_> {
                 );
             }
         }
-        let has_log = matches!(component.kind, ComponentKind::Sqlite(_) | ComponentKind::Redis(_));
-        if component.every == Some(Every::Continuous) && !has_log {
+        let is_continuous = component.every == Some(Every::Continuous);
+        let has_log = matches!(
+            component.kind,
+            ComponentKind::Sqlite(_) | ComponentKind::Redis(_) | ComponentKind::Postgres(_)
+        );
+        if is_continuous && !has_log {
             let message = format!(
-                "`every: continuous` of `{name}`: only the logs of sqlite and redis components are shipped"
+                "`every: continuous` of `{name}`: only the logs of sqlite, redis and postgres components are shipped"
             );
             self.say_with_hint(at, message, "give it an interval, for example 30m");
+        }
+        if let (true, ComponentKind::Postgres(postgres)) = (is_continuous, &component.kind)
+            && *postgres.archive
+        {
+            let message = format!("`{name}` is continuous, and its server archives its log, too");
+            self.say_with_hint(
+                at,
+                message,
+                "remove `archive: true`, and `archive_command` from the server; or give it an interval, for example 6h",
+            );
         }
         if let Some(keep) = &component.keep
             && keeps_nothing(keep)

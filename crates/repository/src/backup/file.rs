@@ -464,7 +464,23 @@ struct StreamBytes<'a>(&'a mut dyn Read);
 
 impl ByteSource for StreamBytes<'_> {
     fn read_more(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
-        (&mut *self.0).take(READ_BYTES as u64).read_to_end(buffer)
+        // All that is wanted at once, which a reader may fill without a copy between; `read_to_end` asks for less.
+        let start = buffer.len();
+        buffer.resize(start + READ_BYTES, 0);
+        let (mut end, mut result) = (start, Ok(()));
+        while end < buffer.len() {
+            match self.0.read(&mut buffer[end..]) {
+                Ok(0) => break,
+                Ok(more) => end += more,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        buffer.truncate(end);
+        result.map(|()| end - start)
     }
 
     fn skip_zeros(&mut self, _chunk_bytes: usize) -> std::io::Result<u64> {

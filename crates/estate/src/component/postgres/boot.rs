@@ -378,7 +378,12 @@ impl Private<'_> {
 
     /// Tells whether it has ended its recovery and answers.
     pub(super) fn answers(&self) -> Result<bool> {
-        let nobody = Login { user: "postgres".to_owned(), database: "template1".to_owned(), password: None };
+        let nobody = Login {
+            user: "postgres".to_owned(),
+            database: "template1".to_owned(),
+            password: None,
+            tls: None,
+        };
         match self.connect(&nobody) {
             Ok(_) => Ok(true),
             // Any answer but "not yet" is one: who may log in is seen when the questions are asked.

@@ -2,8 +2,8 @@
 //!
 //! # Order
 //! The backup begins on a connection that is kept to its end. Everything but four things is listed and read. Then
-//! `pg_control` is read, the facts are measured, the backup is ended, the facts are measured again, and label, map
-//! and the log from the begin to the end are read from `pg_wal`, where a slot has kept them. The slot is a temporary
+//! `pg_control` is read, the facts are measured, the backup is ended, the facts are measured again (unless nobody wrote since
+//! they last were), and label, map and the log from the begin to the end are read from `pg_wal`, where a slot has kept them. The slot is a temporary
 //! one: it goes with the connection, whatever happens to us.
 //!
 //! # What makes it void
@@ -31,7 +31,7 @@ use super::super::{
     StreamMeta, Tally,
 };
 use super::control::{self, Control};
-use super::facts::{self, Measured};
+use super::facts::{self, Early, Measured};
 use super::listing::{self, Layout, Readers, Tablespace};
 use super::log::{self, Label, Lsn, Segments};
 use super::server::Server;
@@ -97,8 +97,10 @@ pub(super) fn begin(options: &PostgresOptions, request: &CaptureRequest<'_>) -> 
     };
     let meta = StreamMeta { mode: 0o600, ..owner };
     let options = options.clone();
+    let early = Early::begin(server.another(), options.facts.clone(), options.query_timeout);
     let finish = Ending {
         server,
+        early: Some(early),
         options,
         tablespaces,
         readers,
@@ -119,6 +121,8 @@ fn json(value: &impl serde::Serialize) -> String {
 /// The end of a backup; dropping it closes the connection, which aborts a backup that was not ended.
 struct Ending {
     server: Server,
+    /// The facts that are measured beside the reading.
+    early: Option<Early>,
     options: PostgresOptions,
     tablespaces: Vec<Tablespace>,
     readers: Readers,
@@ -150,11 +154,12 @@ impl Finish for Ending {
         }
         let data = self.options.data.clone();
         let control = Control::read(&data).map_err(Error::io("read", &data.join(control::PATH)))?;
-        let before = self.measure()?;
+        let before = self.measured_by_now()?;
         let (stop, label_bytes, map) = self.server.end()?;
         let replayed = if self.server.is_standby { Some(self.server.replayed()?) } else { None };
         let instant = Timestamp::now();
-        let after = self.measure()?;
+        let is_quiet = facts::seen(&mut self.server.connection)? == before.seen;
+        let after = if is_quiet { before.clone() } else { self.measure()? };
         self.same_tablespaces()?;
         let label_text = String::from_utf8_lossy(&label_bytes);
         let label = Label::parse(&label_text).map_err(|why| self.bad(why))?;
@@ -170,7 +175,8 @@ impl Finish for Ending {
         details.insert(detail::STOP.to_owned(), stop.to_string());
         details.insert(detail::TIMELINE.to_owned(), label.timeline.to_string());
         details.insert(detail::FROM_STANDBY.to_owned(), label.from_standby.to_string());
-        let log = self.options.archive.then(|| LogBase {
+        let has_log = self.options.archive || self.options.slot.is_some();
+        let log = has_log.then(|| LogBase {
             lineage: super::wal::lineage(self.server.system, label.timeline),
             needed_from: label.start.0 - label.start.0 % self.server.segment_bytes,
             consistent_at: stop.0,
@@ -235,6 +241,15 @@ impl Finish for Ending {
 impl Ending {
     fn bad(&self, why: String) -> Error {
         Error::BadSource { path: self.options.data.clone(), why }
+    }
+
+    /// The facts as they are now, which may have been measured before.
+    fn measured_by_now(&mut self) -> Result<Measured> {
+        let now = facts::seen(&mut self.server.connection)?;
+        match self.early.take().and_then(|early| early.valid_at(&now)) {
+            Some(measured) => Ok(measured),
+            None => self.measure(),
+        }
     }
 
     fn measure(&mut self) -> Result<Measured> {

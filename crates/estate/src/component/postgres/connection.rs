@@ -2,7 +2,8 @@
 //!
 //! Small on purpose: statements go through the extended protocol, which takes one statement and no more, so
 //! that a query of the plan cannot end the transaction that keeps it from writing. What comes back is text.
-//! Nothing is encrypted; a password is never sent as it is but to a socket or this machine.
+//! TLS is spoken where the plan says so; a password is sent as it is to a socket, to this machine, or to a server whose
+//! certificate was believed, and to nobody else.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -14,17 +15,27 @@ use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
-use postgres_protocol::message::backend::{ErrorResponseBody, Message};
+use postgres_protocol::message::backend::{
+    COPY_DATA_TAG, COPY_DONE_TAG, ERROR_RESPONSE_TAG, ErrorResponseBody, Message,
+};
 use postgres_protocol::message::frontend;
 
-use super::super::Cancel;
+use place::Place;
+
 pub(super) use super::super::address::Address;
+use super::super::{Cancel, Tls};
+use crate::check::Trust;
+use crate::tls::{self, Encrypted, NoTls};
 
 /// How often a silent server's reader looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a server on this machine may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_BYTES: usize = 64 << 10;
+/// The longest message of a copy that is taken; servers send at most 128 KiB of their log at once.
+const FRAME_BYTES_MAX: u32 = 16 << 20;
+/// What a server says before both sides copy (`CopyBothResponse`).
+const COPIES_BOTH_WAYS: u8 = b'W';
 
 /// Who connects, to which database.
 #[derive(Clone)]
@@ -32,6 +43,8 @@ pub(super) struct Login {
     pub user: String,
     pub database: String,
     pub password: Option<String>,
+    /// How TLS is spoken with a host.
+    pub tls: Option<Tls>,
 }
 
 /// Why a statement failed.
@@ -66,6 +79,7 @@ pub(super) struct Rows {
 enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<Encrypted<TcpStream>>),
 }
 
 /// An open connection. Dropping it ends the session, and with it whatever the server keeps for it.
@@ -86,24 +100,49 @@ impl std::fmt::Debug for Connection {
 impl Address {
     /// Reaches the server as the user `uid`: with `peer` authentication the server believes the kernel's word
     /// for it.
-    fn reach(&self, uid: Option<u32>) -> io::Result<Socket> {
+    fn reach(&self, uid: Option<u32>, tls: Option<&Tls>) -> Result<Socket, Failure> {
         match self {
             Self::Socket(path) => {
                 let connect = || UnixStream::connect(path).map(Socket::Unix);
-                match uid {
-                    Some(uid) if rustix::process::geteuid().is_root() && uid != 0 => as_user(uid, connect),
-                    _ => connect(),
-                }
+                Ok(match uid {
+                    Some(uid) if rustix::process::geteuid().is_root() && uid != 0 => as_user(uid, connect)?,
+                    _ => connect()?,
+                })
             }
             Self::Tcp(host, port) => {
-                let stream = place::Place::host()
+                let stream = Place::host()
                     .connect(host, *port, CONNECT_TIMEOUT)
                     .map_err(|error| io::Error::other(error.to_string()))?;
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                match tls {
+                    None => Ok(Socket::Tcp(stream)),
+                    Some(tls) => Ok(Socket::Tls(Box::new(encrypted(tls, host, stream)?))),
+                }
             }
         }
     }
+}
+
+/// Asks the server for TLS and does the handshake.
+fn encrypted(tls: &Tls, host: &str, mut stream: TcpStream) -> Result<Encrypted<TcpStream>, Failure> {
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    let mut out = BytesMut::new();
+    frontend::ssl_request(&mut out);
+    stream.write_all(&out)?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer)?;
+    if answer != *b"S" {
+        let why =
+            "the server speaks no TLS: set `ssl = on` in postgresql.conf, or take `tls` out of the plan";
+        return Err(Failure::Refused(why.to_owned()));
+    }
+    tls::encrypt(&Place::host(), &tls.trust, tls.identity.as_ref(), host, stream).map_err(|no| {
+        let why = match no {
+            NoTls::Trust(why) => why,
+            NoTls::Broken(error) => error.to_string(),
+        };
+        Failure::Refused(format!("no TLS with it: {why}"))
+    })
 }
 
 /// Does something on a thread of its own that is another user; only root can.
@@ -124,8 +163,31 @@ impl Connection {
         uid: Option<u32>,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
-        let socket = address.reach(uid)?;
-        socket.set_read_timeout(LOOK_EVERY)?;
+        Self::open_as(address, login, uid, cancel, &[])
+    }
+
+    /// Opens a session in which the server sends its log, or answers what replicas ask; see [`copy`](Self::copy).
+    pub(super) fn open_for_log(
+        address: &Address,
+        login: &Login,
+        uid: Option<u32>,
+        cancel: &Cancel,
+    ) -> Result<Self, Failure> {
+        Self::open_as(address, login, uid, cancel, &[("replication", "true")])
+    }
+
+    fn open_as(
+        address: &Address,
+        login: &Login,
+        uid: Option<u32>,
+        cancel: &Cancel,
+        more: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
+        let socket = address.reach(uid, login.tls.as_ref())?;
+        let is_safe = match (&socket, &login.tls) {
+            (Socket::Tls(_), Some(tls)) => tls.trust != Trust::Anyone,
+            _ => address.is_here(),
+        };
         let mut connection =
             Self { socket, read: BytesMut::new(), cancel: cancel.clone(), database: login.database.clone() };
         let mut out = BytesMut::new();
@@ -135,13 +197,14 @@ impl Connection {
             ("client_encoding", "UTF8"),
             ("application_name", "lifeboat"),
         ];
-        frontend::startup_message(parameters, &mut out)?;
+        frontend::startup_message(parameters.into_iter().chain(more.iter().copied()), &mut out)?;
         connection.send(&out)?;
-        connection.authenticate(login, address.is_here())?;
+        connection.authenticate(login, is_safe)?;
         Ok(connection)
     }
 
-    fn authenticate(&mut self, login: &Login, is_here: bool) -> Result<(), Failure> {
+    /// Says who it is; a password is sent as it is only if that `is_safe`.
+    fn authenticate(&mut self, login: &Login, is_safe: bool) -> Result<(), Failure> {
         let password = || {
             let why = format!("the server asks for a password of {}: give one with `password:`", login.user);
             login.password.as_deref().ok_or(Failure::Refused(why))
@@ -150,12 +213,12 @@ impl Connection {
         loop {
             let mut out = BytesMut::new();
             match self.message()? {
-                Message::AuthenticationCleartextPassword if is_here => {
+                Message::AuthenticationCleartextPassword if is_safe => {
                     frontend::password_message(password()?.as_bytes(), &mut out)?;
                 }
                 Message::AuthenticationCleartextPassword => {
-                    let why = "the server asks for the password unencrypted over the network: use its socket, or \
-                               scram-sha-256 in pg_hba.conf";
+                    let why = "the server asks for the password unencrypted over the network: use its socket, `tls`, \
+                               or scram-sha-256 in pg_hba.conf";
                     return Err(Failure::Refused(why.to_owned()));
                 }
                 Message::AuthenticationMd5Password(body) => {
@@ -192,6 +255,11 @@ impl Connection {
                 self.send(&out)?;
             }
         }
+    }
+
+    /// Ends whatever waits for the server when `cancel` becomes true, from now on.
+    pub(super) fn give_up_by(&mut self, cancel: &Cancel) {
+        self.cancel = Cancel::clone(cancel);
     }
 
     /// Runs one statement and gives all of its rows, as text.
@@ -242,6 +310,88 @@ impl Connection {
         self.value(sql)?.ok_or_else(|| Failure::Refused(format!("{sql} gives nothing")))
     }
 
+    /// Lets the server begin to copy, by a command that replicas know: from now on there is only what
+    /// [`arrived`](Self::arrived).
+    pub(super) fn copy(&mut self, command: &str) -> Result<(), Failure> {
+        let mut out = BytesMut::new();
+        frontend::query(command, &mut out)?;
+        self.send(&out)?;
+        while self.frame()?.is_none_or(|(tag, _)| tag != COPIES_BOTH_WAYS) {
+            self.receive(LOOK_EVERY)?;
+        }
+        Ok(())
+    }
+
+    /// The next message of a copy, if one comes within `wait`.
+    pub(super) fn arrived(&mut self, wait: Duration) -> Result<Option<BytesMut>, Failure> {
+        for may_wait in [true, false] {
+            while let Some((tag, body)) = self.frame()? {
+                match tag {
+                    COPY_DATA_TAG => return Ok(Some(body)),
+                    COPY_DONE_TAG => return Err(unexpected("the end of its log")),
+                    _ => {}
+                }
+            }
+            if may_wait && !self.receive(wait)? {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends a message of a copy.
+    pub(super) fn say(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let mut out = BytesMut::new();
+        frontend::CopyData::new(message)?.write(&mut out);
+        self.send(&out)
+    }
+
+    /// Takes the next message, if all of it is there.
+    fn frame(&mut self) -> Result<Option<(u8, BytesMut)>, Failure> {
+        let Some([tag, length @ ..]) = self.read.first_chunk::<5>() else { return Ok(None) };
+        let (tag, length) = (*tag, u32::from_be_bytes(*length));
+        if !(4..=FRAME_BYTES_MAX).contains(&length) {
+            return Err(Failure::Refused(format!("the server sends a message of {length} bytes")));
+        }
+        let whole = 1 + length as usize;
+        if self.read.len() < whole {
+            return Ok(None);
+        }
+        if tag == ERROR_RESPONSE_TAG {
+            return match Message::parse(&mut self.read)? {
+                Some(Message::ErrorResponse(body)) => Err(said(&body)),
+                _ => Err(unexpected("an error")),
+            };
+        }
+        let mut frame = self.read.split_to(whole);
+        Ok(Some((tag, frame.split_off(5))))
+    }
+
+    /// Reads what there is, or comes within `wait`; tells whether that was anything.
+    fn receive(&mut self, wait: Duration) -> Result<bool, Failure> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Failure::Interrupted);
+        }
+        self.socket.set_read_timeout(wait)?;
+        let mut piece = [0; READ_BYTES];
+        match self.socket.read(&mut piece) {
+            Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+            Ok(length) => {
+                self.read.extend_from_slice(&piece[..length]);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.socket.write_all(bytes)?)
     }
@@ -251,20 +401,7 @@ impl Connection {
             if let Some(message) = Message::parse(&mut self.read)? {
                 return Ok(message);
             }
-            if self.cancel.load(Ordering::Relaxed) {
-                return Err(Failure::Interrupted);
-            }
-            let mut piece = [0; READ_BYTES];
-            match self.socket.read(&mut piece) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
-                Ok(length) => self.read.extend_from_slice(&piece[..length]),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.receive(LOOK_EVERY)?;
         }
     }
 }
@@ -283,6 +420,7 @@ impl Socket {
         match self {
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
             Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+            Self::Tls(stream) => stream.sock.set_read_timeout(Some(timeout)),
         }
     }
 
@@ -290,6 +428,7 @@ impl Socket {
         match self {
             Self::Unix(stream) => stream.read(buffer),
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 
@@ -297,6 +436,7 @@ impl Socket {
         match self {
             Self::Unix(stream) => stream.write_all(bytes),
             Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 }

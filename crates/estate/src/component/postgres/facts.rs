@@ -5,11 +5,17 @@
 //! the end and right after it. Where nobody wrote in between, both are that moment, and the restored value must be the same. Where
 //! somebody did, the restored value must lie between the two; one that is further off than transactions were begun in between
 //! is wrong, and one that is nearer is *not known*: a number may have gone up and down again.
+//!
+//! Counting may take as long as reading does. So it begins beside the reading, on a connection of its own, where nobody seems
+//! to write; and what was counted then holds at the end, if what a transaction sees is the same there.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use super::super::Proof;
+use super::super::{Cancel, Proof};
 use super::connection::{Connection, Failure, text};
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
@@ -27,14 +33,93 @@ const OWN: &[(&str, &str)] = &[
     ),
 ];
 
-/// What was measured in one transaction.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Measured {
-    pub facts: Facts,
+/// For how long nobody may have written for it to be likely that nobody will.
+const QUIET_FOR: Duration = Duration::from_millis(300);
+/// How often who waits for that looks whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a transaction sees. Two that see the same, and measure, measure the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
     /// The transactions that had begun by then, by the number of the next one.
     next: i64,
     /// Those that had not ended.
     open: String,
+}
+
+/// What was measured in one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Measured {
+    pub facts: Facts,
+    pub seen: Seen,
+}
+
+/// A measurement beside the reading. Dropping it gives it up.
+pub(super) struct Early {
+    /// Set when it has begun to measure.
+    seen: Arc<OnceLock<Seen>>,
+    given_up: Cancel,
+    thread: Option<JoinHandle<Option<Measured>>>,
+}
+
+impl Early {
+    /// Begins it on the connection that `open` makes; it may fail, because what it cannot tell is measured at the end.
+    pub(super) fn begin(
+        open: impl FnOnce(&Cancel) -> std::result::Result<Connection, Failure> + Send + 'static,
+        declared: Vec<(String, String)>,
+        patience: Duration,
+    ) -> Self {
+        let (seen, given_up) = (Arc::<OnceLock<Seen>>::default(), Cancel::default());
+        let thread = {
+            let (begun, given_up) = (Arc::clone(&seen), Cancel::clone(&given_up));
+            move || {
+                let mut connection = open(&given_up).ok()?;
+                // So that the server, too, ends what was given up; before version 14 it does when it has counted.
+                let _unknown = connection.query("set client_connection_check_interval = '1s'");
+                if !is_quiet(&mut connection, &given_up) {
+                    return None;
+                }
+                measure_telling(&mut connection, &declared, patience, |seen| _ = begun.set(seen)).ok()
+            }
+        };
+        Self { seen, given_up, thread: std::thread::Builder::new().spawn(thread).ok() }
+    }
+
+    /// What it measures, if a transaction now, which sees `now`, would measure the same; waits for it then.
+    pub(super) fn valid_at(mut self, now: &Seen) -> Option<Measured> {
+        if self.seen.get() != Some(now) {
+            return None;
+        }
+        self.thread.take()?.join().ok()?
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Tells whether no transaction is begun for a moment.
+fn is_quiet(connection: &mut Connection, given_up: &Cancel) -> bool {
+    let (Ok(before), since) = (seen(connection), Instant::now()) else { return false };
+    while since.elapsed() < QUIET_FOR {
+        if given_up.load(Ordering::Relaxed) {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    seen(connection).is_ok_and(|after| after == before)
+}
+
+/// What a transaction that begins now would see.
+pub(super) fn seen(connection: &mut Connection) -> Result<Seen> {
+    let snapshot = connection.known("select pg_catalog.pg_current_snapshot()::text");
+    // `xmin:xmax:xip_list`.
+    let snapshot = snapshot.map_err(|error| failed("the transaction of the facts", &error))?;
+    let mut parts = snapshot.splitn(3, ':').skip(1);
+    let next = parts.next().and_then(|next| next.parse().ok()).unwrap_or_default();
+    Ok(Seen { next, open: parts.next().unwrap_or_default().to_owned() })
 }
 
 /// Measures everything within one transaction that cannot write.
@@ -43,11 +128,18 @@ pub(super) fn measure(
     declared: &[(String, String)],
     patience: Duration,
 ) -> Result<Measured> {
-    let begun = begin(connection, patience).and_then(|()| {
-        let snapshot = "select pg_catalog.pg_current_snapshot()::text";
-        connection.known(snapshot)
-    });
-    let snapshot = begun.map_err(|error| failed("the transaction of the facts", &error))?;
+    measure_telling(connection, declared, patience, |_| ())
+}
+
+fn measure_telling(
+    connection: &mut Connection,
+    declared: &[(String, String)],
+    patience: Duration,
+    tell: impl FnOnce(Seen),
+) -> Result<Measured> {
+    begin(connection, patience).map_err(|error| failed("the transaction of the facts", &error))?;
+    let seen = seen(connection)?;
+    tell(seen.clone());
     let mut facts = Facts::default();
     for (name, query) in declared {
         let value = value(connection, query).map_err(|error| failed(&format!("fact `{name}`"), &error))?;
@@ -58,10 +150,7 @@ pub(super) fn measure(
         facts.automatic.insert((*name).to_owned(), value);
     }
     connection.query("rollback").map_err(|error| failed("the transaction of the facts", &error))?;
-    // `xmin:xmax:xip_list`.
-    let mut parts = snapshot.splitn(3, ':').skip(1);
-    let next = parts.next().and_then(|next| next.parse().ok()).unwrap_or_default();
-    Ok(Measured { facts, next, open: parts.next().unwrap_or_default().to_owned() })
+    Ok(Measured { facts, seen })
 }
 
 fn begin(connection: &mut Connection, patience: Duration) -> std::result::Result<(), Failure> {
@@ -119,12 +208,12 @@ const BETWEEN: &str = "transactions between";
 /// What must be known beside the facts of `after` to compare them.
 pub(super) fn details(before: &Measured, after: &Measured) -> BTreeMap<String, String> {
     let mut details = BTreeMap::new();
-    if before.next == after.next && before.open == after.open {
+    if before.seen == after.seen {
         return details;
     }
     // Those that were open before may have ended in between, too.
-    let open = before.open.split(',').filter(|open| !open.is_empty()).count();
-    let between = after.next.abs_diff(before.next) + open as u64;
+    let open = before.seen.open.split(',').filter(|open| !open.is_empty()).count();
+    let between = after.seen.next.abs_diff(before.seen.next) + open as u64;
     details.insert(BETWEEN.to_owned(), between.to_string());
     for (name, value) in before.facts.all() {
         let value = serde_json::to_string(value).expect("a value has only text keys");
@@ -273,9 +362,10 @@ mod tests {
         let mut proof = Proof::default();
         one(&mut proof, "fact rows".to_owned(), &recorded, "rows", (&Value::Integer(5), &Value::Integer(4)));
         assert_eq!(proof.outcome(), Proven::Failed);
-        let quiet = Measured { facts: Facts::default(), next: 7, open: String::new() };
+        let at = |next| Measured { facts: Facts::default(), seen: Seen { next, open: String::new() } };
+        let quiet = at(7);
         assert_eq!(details(&quiet, &quiet), BTreeMap::new());
-        let busy = Measured { next: 9, ..quiet.clone() };
+        let busy = at(9);
         assert_eq!(details(&quiet, &busy)[BETWEEN], "2");
     }
 }

@@ -14,7 +14,7 @@
 //! # Where things live
 //! `connection`: the wire. `server`: the running server. `listing`: what is read. `pages`: relation files and their
 //! checksums. `unchanged`: what need not be read again. `control`, `log`, `wal`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
-//! `boot`, `proof`, `replay`: what is shown about a restored cluster. `question`: a check's query to a running one.
+//! `stream`: its log as it is written. `boot`, `proof`, `replay`: what is shown about a restored cluster. `question`: a check's query to a running one.
 //! `by_hand`: the proof as a person types it.
 //!
 //! The rules and where they come from: PostgreSQL's chapter "Continuous Archiving and Point-in-Time Recovery",
@@ -36,6 +36,7 @@ pub(crate) mod question;
 mod replay;
 mod server;
 mod standing;
+mod stream;
 mod unchanged;
 pub mod wal;
 
@@ -51,7 +52,7 @@ use self::listing::Tablespace;
 use self::server::{Postmaster, Server};
 use super::restore::make_way;
 use super::{
-    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Log, LogPiece, Part, PointFacts,
+    Cancel, Capture, CaptureRequest, Component, Damage, Finding, Follow, Log, LogPiece, Part, PointFacts,
     PostgresOptions, Proof, Replay, Replayed, Severity, Standing, State,
 };
 use crate::{Error, Result};
@@ -228,6 +229,12 @@ impl Log for Postgres {
         }
         let points = walk.seen().points.iter().filter(|(found, _)| found == name);
         Ok(Some(points.map(|(_, behind)| behind.0).collect()))
+    }
+
+    fn follow(&self, last: Option<&LogPiece>) -> Result<Option<Box<dyn Follow>>> {
+        let Some(slot) = &self.options.slot else { return Ok(None) };
+        let follower = self.within(|| stream::Follower::begin(&self.options, slot, last))?;
+        Ok(Some(Box::new(follower)))
     }
 
     fn standing(&self, cancel: &Cancel) -> Option<Standing> {

@@ -26,7 +26,7 @@ pub(super) const PAGE_BYTES: usize = 8192;
 /// Blocks of a relation file as they are stored: small enough that one changed page costs little, large enough that
 /// the index stays small.
 pub(super) const BLOCK_BYTES: u32 = 64 << 10;
-/// Pages read at once.
+/// Pages read at once where the reader asks for few bytes; who asks for more gets them without a copy between.
 const BATCH_PAGES: usize = 32;
 /// How often a page with a wrong checksum is read again, and how long between.
 const LOOKS: u32 = 5;
@@ -80,12 +80,13 @@ impl PageReader {
         Ok(Box::new(Self { file, path, at: 0, end, first, damage, looked, batch: Vec::new(), given: 0 }))
     }
 
-    fn fill(&mut self) -> io::Result<()> {
-        let wanted = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(BATCH_PAGES * PAGE_BYTES);
-        self.batch.resize(wanted, 0);
+    /// Reads the next whole pages, or the rest of the file, as many as fit `into`; returns the bytes.
+    fn pages(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let wanted = if left <= into.len() { left } else { into.len() - into.len() % PAGE_BYTES };
         let mut length = 0;
         while length < wanted {
-            match self.file.read_at(&mut self.batch[length..], self.at + length as u64) {
+            match self.file.read_at(&mut into[length..wanted], self.at + length as u64) {
                 // It was truncated: the log has that.
                 Ok(0) => break,
                 Ok(more) => length += more,
@@ -93,14 +94,11 @@ impl PageReader {
                 Err(error) => return Err(error),
             }
         }
-        self.batch.truncate(length);
-        self.given = 0;
         if let Some(first) = self.first {
-            for number in 0..length / PAGE_BYTES {
-                let page = number * PAGE_BYTES..(number + 1) * PAGE_BYTES;
+            for (number, page) in into[..length].chunks_exact_mut(PAGE_BYTES).enumerate() {
                 let block = first + self.at / PAGE_BYTES as u64 + number as u64;
-                if !is_right(&self.batch[page.clone()], block) {
-                    self.look_again(page, block)?;
+                if !is_right(page, block) {
+                    self.look_again(page, self.at + (number * PAGE_BYTES) as u64, block)?;
                 }
             }
             self.looked.pages.fetch_add((length / PAGE_BYTES) as u64, Ordering::Relaxed);
@@ -110,11 +108,10 @@ impl PageReader {
         if length < wanted {
             self.end = self.at;
         }
-        Ok(())
+        Ok(length)
     }
 
-    fn look_again(&mut self, page: std::ops::Range<usize>, block: u64) -> io::Result<()> {
-        let at = self.at + page.start as u64;
+    fn look_again(&self, here: &mut [u8], at: u64, block: u64) -> io::Result<()> {
         let mut again = vec![0; PAGE_BYTES];
         for _ in 0..LOOKS {
             std::thread::sleep(BETWEEN_LOOKS);
@@ -123,14 +120,13 @@ impl PageReader {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
             }
-            let here = &mut self.batch[page.clone()];
             let changed = *here != again[..];
             here.copy_from_slice(&again);
             if changed || is_right(here, block) {
                 return Ok(());
             }
         }
-        let lsn = lsn_of(&self.batch[page]);
+        let lsn = lsn_of(here);
         self.tell(format!("page {block} has a wrong checksum and does not change; it was written at {lsn}"));
         Ok(())
     }
@@ -150,7 +146,14 @@ impl PageReader {
 impl Read for PageReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.given == self.batch.len() && self.at < self.end {
-            self.fill()?;
+            if buffer.len() >= BATCH_PAGES * PAGE_BYTES {
+                return self.pages(buffer);
+            }
+            let mut batch = std::mem::take(&mut self.batch);
+            batch.resize(BATCH_PAGES * PAGE_BYTES, 0);
+            let length = self.pages(&mut batch)?;
+            batch.truncate(length);
+            (self.batch, self.given) = (batch, 0);
         }
         let count = buffer.len().min(self.batch.len() - self.given);
         buffer[..count].copy_from_slice(&self.batch[self.given..self.given + count]);

@@ -90,6 +90,7 @@ pub(super) fn prove(
                 user: super::server::login(options, owner.0).user,
                 database: options.database.clone(),
                 password: None,
+                tls: None,
             };
             ask(&mut proof, &server, &login, options, recorded)?;
             Some(server.stop()?)

@@ -30,7 +30,7 @@ use place::Place;
 use super::super::{Part, PointFacts, PostgresOptions, Proof, Replay, Replayed};
 use super::boot::{Boot, No, Recovery, hindrance, programs};
 use super::listing::Tablespace;
-use super::wal::{self, Cluster, Kind, Lsn, Name, Stop, Walk};
+use super::wal::{self, Cluster, Kind, LONG_HEADER, Lsn, Name, PAGE, Stop, Walk};
 use super::{detail, links};
 use crate::by_hand::quoted;
 use crate::{Error, Result};
@@ -42,6 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(4);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How often a server may ask again for what it has been given, without asking for anything new.
 const AGAIN_MAX: u32 = 250;
+
+/// How often a server may ask for the segment within which the log ends before that means that it has replayed it.
+const ASKED_AGAIN: u32 = 3;
 
 /// What the server calls for a file of the log: its name, and where to put it.
 const SCRIPT: &str = r#"d=${0%/*}
@@ -97,7 +100,9 @@ pub(super) fn replay(
     let programs = found.map_err(bad)?;
     let stop = match replay.at {
         Some(at) => Some(Stop::After(at.as_microsecond())),
-        None if !replay.to.is_multiple_of(cluster.segment_bytes) => Some(Stop::At(Lsn(replay.to))),
+        None if !replay.is_end && !replay.to.is_multiple_of(cluster.segment_bytes) => {
+            Some(Stop::At(Lsn(replay.to)))
+        }
         None => None,
     };
     let of = |name: &str| recorded.details.get(name).map_or("", String::as_str);
@@ -134,6 +139,7 @@ pub(super) fn replay(
         timeline,
         replay,
         is_exhausted: false,
+        last: None,
         again: BTreeMap::new(),
     };
     if feed.fork()?.is_some() {
@@ -177,6 +183,8 @@ struct Feed<'a, 'r> {
     /// Where the segment begins that is read next.
     next: u64,
     is_exhausted: bool,
+    /// The last segment, where the log ends within it: the rest of it is zeros.
+    last: Option<(String, Vec<u8>)>,
     /// How often each segment was asked for again.
     again: BTreeMap<String, u32>,
 }
@@ -262,6 +270,19 @@ impl Feed<'_, '_> {
         if begin.0 >= self.next && self.is_exhausted {
             return self.end(name);
         }
+        if let Some((last, bytes)) = &self.last
+            && last == name
+        {
+            // It was given before. A server asks for a segment more than once before it has replayed it, and again when it has
+            // and nothing follows.
+            let again = self.again.get(name).copied().unwrap_or_default();
+            self.lay("have-", name, bytes)?;
+            if again >= ASKED_AGAIN {
+                return self.end_of_part(name);
+            }
+            self.again.insert(name.to_owned(), again + 1);
+            return Ok(());
+        }
         // It was given before, or the backup has brought it.
         let times = self.again.entry(name.to_owned()).or_default();
         *times += 1;
@@ -279,20 +300,39 @@ impl Feed<'_, '_> {
         let times = self.again.entry(name.to_owned()).or_default();
         *times += 1;
         if *times == 1 {
-            let promoted = self.boot.run("pg_ctl", &["promote", "-W", "-D"])?;
-            if !promoted.success() {
-                let said = promoted.err.text();
-                return Err(self.bad(format!("pg_ctl promote {}: {}", promoted.end, said.trim())));
-            }
+            self.promote()?;
         }
         self.lay("none-", name, b"")
+    }
+
+    /// The server asks and asks for the segment within which the log ends, which it has.
+    fn end_of_part(&mut self, name: &str) -> Result<()> {
+        if let Recovery::Log { target: Some((target, value)), .. } = &self.boot.recovery {
+            return Err(self.bad(format!("the log ends before {target} {value}{}", self.so_far())));
+        }
+        let times = self.again.entry(name.to_owned()).or_default();
+        *times += 1;
+        match *times - ASKED_AGAIN {
+            1 => self.promote(),
+            again if again < AGAIN_MAX => Ok(()),
+            _ => Err(self.bad(format!("the server does not end its recovery{}", self.so_far()))),
+        }
+    }
+
+    fn promote(&self) -> Result<()> {
+        let promoted = self.boot.run("pg_ctl", &["promote", "-W", "-D"])?;
+        if promoted.success() {
+            return Ok(());
+        }
+        let said = promoted.err.text();
+        Err(self.bad(format!("pg_ctl promote {}: {}", promoted.end, said.trim())))
     }
 
     /// Reads the next segment and looks through it.
     fn segment(&mut self) -> Result<Option<(String, Vec<u8>)>> {
         let segment_bytes = self.cluster.segment_bytes;
         let (begin, mut bytes, mut name) = (self.next, Vec::new(), String::new());
-        while (bytes.len() as u64) < segment_bytes {
+        while (bytes.len() as u64) < segment_bytes && !self.is_at_end(begin + bytes.len() as u64) {
             let Some(piece) = self.replay.pieces.next() else {
                 if bytes.is_empty() {
                     self.is_exhausted = true;
@@ -314,10 +354,26 @@ impl Feed<'_, '_> {
                 bytes.extend_from_slice(&piece.bytes);
             }
         }
-        let parsed = Name::parse(&name).expect("it was just written");
+        if bytes.is_empty() {
+            self.is_exhausted = true;
+            return Ok(None);
+        }
+        // What was archived since the run began is behind its target.
+        if self.replay.is_end {
+            bytes.truncate(usize::try_from(self.replay.to.saturating_sub(begin)).unwrap_or(usize::MAX));
+        }
+        let length = bytes.len();
+        bytes.resize(usize::try_from(segment_bytes).unwrap_or(usize::MAX), 0);
+        let is_whole = length == bytes.len();
+        let mut parsed = Name::parse(&name).expect("it was just written");
+        if !is_whole {
+            parsed.kind = Kind::Partial;
+        }
         let looked = self.cluster.look(&parsed, &bytes);
         let looked = looked.map_err(|why| self.bad(format!("{name}: {why}")))?;
-        let walked = self.walk.segment(looked.begin, &bytes, true);
+        // Less than a page's header at the end says nothing.
+        let there = if length % PAGE < LONG_HEADER { length - length % PAGE } else { length };
+        let walked = self.walk.segment(looked.begin, &bytes[..there], true);
         walked.map_err(|why| self.bad(format!("the log is damaged in {name}: {why}")))?;
         // Behind where the server stops it does no harm.
         if let Some(at) = self.walk.seen().tablespace
@@ -329,7 +385,16 @@ impl Feed<'_, '_> {
             )));
         }
         self.next = begin + segment_bytes;
+        if !is_whole {
+            self.is_exhausted = true;
+            self.last = Some((name.clone(), bytes.clone()));
+        }
         Ok(Some((name, bytes)))
+    }
+
+    /// Whether all that there is ends here, within a segment.
+    fn is_at_end(&self, position: u64) -> bool {
+        self.is_exhausted || self.replay.is_end && position >= self.replay.to
     }
 
     /// Lays a file where the script looks; it appears whole.

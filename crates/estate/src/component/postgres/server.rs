@@ -20,6 +20,8 @@ const SOCKETS: &[&str] = &["/run/postgresql", "/tmp"];
 /// A server that may be backed up.
 pub(super) struct Server {
     pub connection: Connection,
+    /// How another connection is made.
+    access: Access,
     pub name: String,
     /// As `server_version_num` has it: 150018.
     pub version: u32,
@@ -37,6 +39,14 @@ pub(super) struct Server {
     pub outside: Vec<PathBuf>,
     /// It replays the log of another server.
     pub is_standby: bool,
+}
+
+/// Where a server is reached, and by whom.
+#[derive(Clone)]
+pub(super) struct Access {
+    address: Address,
+    login: Login,
+    owner: u32,
 }
 
 /// What a file `postmaster.pid` says.
@@ -98,7 +108,12 @@ pub(super) fn address(options: &PostgresOptions) -> Address {
 /// Who connects: the role of the plan, or the one with the name of the data directory's owner.
 pub(super) fn login(options: &PostgresOptions, owner: u32) -> Login {
     let user = options.user.clone().or_else(|| name_of(owner)).unwrap_or_else(|| "postgres".to_owned());
-    Login { user, database: options.database.clone(), password: options.password.clone() }
+    Login {
+        user,
+        database: options.database.clone(),
+        password: options.password.clone(),
+        tls: options.tls.clone(),
+    }
 }
 
 /// The name of a user of this machine.
@@ -111,11 +126,10 @@ pub(super) fn name_of(uid: u32) -> Option<String> {
     })
 }
 
-impl Server {
-    /// Connects to the server of `options` and checks that it can be backed up and is the one of the data directory.
-    pub(super) fn reach(options: &PostgresOptions, cancel: &Cancel) -> Result<Self> {
+impl Access {
+    /// The server of a data directory.
+    pub(super) fn of(options: &PostgresOptions) -> Result<Self> {
         let data = &options.data;
-        let bad = |why: String| Error::BadSource { path: data.clone(), why };
         let found = match fs::metadata(data) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -124,12 +138,34 @@ impl Server {
             }
             Err(error) => return Err(Error::io("look at", data)(error)),
         };
+        Ok(Self { address: address(options), login: login(options, found.uid()), owner: found.uid() })
+    }
+
+    /// Its socket, or its host and port.
+    pub(super) fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Opens a session in which the server sends its log.
+    pub(super) fn open_for_log(&self, cancel: &Cancel) -> std::result::Result<Connection, Failure> {
+        Connection::open_for_log(&self.address, &self.login, Some(self.owner), cancel)
+    }
+
+    /// Opens a session.
+    pub(super) fn open(&self, cancel: &Cancel) -> std::result::Result<Connection, Failure> {
+        Connection::open(&self.address, &self.login, Some(self.owner), cancel)
+    }
+}
+
+impl Server {
+    /// Connects to the server of `options` and checks that it can be backed up and is the one of the data directory.
+    pub(super) fn reach(options: &PostgresOptions, cancel: &Cancel) -> Result<Self> {
+        let data = &options.data;
+        let bad = |why: String| Error::BadSource { path: data.clone(), why };
+        let access = Access::of(options)?;
         let control = Control::read(data).map_err(Error::io("read", &data.join(super::control::PATH)))?;
-        let address = address(options);
-        let name = address.to_string();
-        let login = login(options, found.uid());
-        let mut connection = Connection::open(&address, &login, Some(found.uid()), cancel)
-            .map_err(|error| at("connect", &name, &error))?;
+        let name = access.name();
+        let mut connection = access.open(cancel).map_err(|error| at("connect", &name, &error))?;
         let ask = |action: &'static str| {
             let name = name.clone();
             move |error: Failure| at(action, &name, &error)
@@ -187,6 +223,7 @@ impl Server {
         let tablespace_version = format!("PG_{}_{catalog}", version / 10_000);
         Ok(Self {
             connection,
+            access,
             name,
             version,
             system: theirs,
@@ -197,6 +234,14 @@ impl Server {
             outside,
             is_standby,
         })
+    }
+
+    /// What makes another connection to it, which ends when it is told to.
+    pub(super) fn another(
+        &self,
+    ) -> impl FnOnce(&Cancel) -> std::result::Result<Connection, Failure> + Send + 'static {
+        let access = self.access.clone();
+        move |cancel| access.open(cancel)
     }
 
     /// How far a standby has replayed its log: where the next record begins.

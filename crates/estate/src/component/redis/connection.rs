@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use place::Place;
 
 pub(super) use super::super::address::Address;
-use super::super::{Cancel, RedisTls};
+use super::super::{Cancel, Tls};
 use crate::tls::{self, Encrypted, NoTls};
 
 /// How often a silent server's reader looks whether it is still wanted.
@@ -32,7 +32,7 @@ const DEPTH_MAX: u32 = 8;
 /// Who connects, and how.
 #[derive(Clone, Default)]
 pub(super) struct Login {
-    pub tls: Option<RedisTls>,
+    pub tls: Option<Tls>,
     pub username: Option<String>,
     pub password: Option<String>,
 }
@@ -257,7 +257,7 @@ fn wait(socket: &mut Socket, into: &mut [u8], cancel: &Cancel) -> Result<usize, 
 }
 
 fn encrypted(
-    tls: &RedisTls,
+    tls: &Tls,
     host: &str,
     stream: TcpStream,
     place: &Place,

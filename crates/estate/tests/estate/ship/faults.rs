@@ -238,6 +238,7 @@ fn a_base_of_another_lineage_is_refused() {
             at: None,
             lineage: &lineage,
             to: 1,
+            is_end: true,
             pieces: &mut std::iter::empty(),
             file: &|_, _| Ok(None),
             scratch: shipping.database.directory.path(),

@@ -152,6 +152,7 @@ pub fn replay_on(
             at,
             lineage: &log.lineage,
             to,
+            is_end: true,
             pieces: &mut pieces.into_iter().map(Ok),
             file: &|_, _| Ok(None),
             scratch,

@@ -22,6 +22,8 @@ pub struct Section {
     pub about: String,
     /// Who was measured, Lifeboat first.
     pub columns: Vec<&'static str>,
+    /// How many columns behind the first are Lifeboat's, too.
+    pub more_of_ours: usize,
     pub rows: Vec<Row>,
     /// What is told below the table, as Markdown.
     pub notes: Vec<String>,
@@ -95,7 +97,7 @@ impl Section {
 
     /// How many times as good as the contender's Lifeboat's median of that row is, where both were measured.
     pub fn ratio(&self, what: &str, contender: usize) -> Option<f64> {
-        self.rows.iter().find(|row| row.what == what)?.ratio(contender)
+        self.rows.iter().find(|row| row.what == what)?.ratio(0, contender)
     }
 
     /// Lifeboat's median of that row.
@@ -118,8 +120,8 @@ impl Row {
         (!figures.is_empty()).then(|| median(figures.clone()))
     }
 
-    fn ratio(&self, contender: usize) -> Option<f64> {
-        let (ours, theirs) = (self.median(0)?, self.median(contender)?);
+    fn ratio(&self, ours: usize, contender: usize) -> Option<f64> {
+        let (ours, theirs) = (self.median(ours)?, self.median(contender)?);
         Some(if self.unit == Unit::PerSecond { ours / theirs } else { theirs / ours })
     }
 }
@@ -155,8 +157,8 @@ pub fn write(input: &Input) -> String {
         out,
         &format!(
             "\nMedians of {}, the contenders taking turns; seconds on the clock from the start of a command to its end. In bold is \
-             how many times as good as the contender Lifeboat is: the quotient of the two figures of this very run of the \
-             benchmark. Warm cache, one local disk that holds databases and repositories. Lifeboat always encrypts. \
+             how many times as good as the contender Lifeboat is, each column of it: the quotient of the two figures of this \
+             very run of the benchmark. Warm cache, one local disk that holds databases and repositories. Lifeboat always encrypts. \
              Whatever was restored was compared with its source; a difference would have ended the benchmark.\n",
             plural(input.runs.into(), "run")
         ),
@@ -190,7 +192,8 @@ fn table(out: &mut String, section: &Section) {
         &format!("| | {} |\n|---{}|", section.columns.join(" | "), "|---".repeat(section.columns.len())),
     );
     for row in &section.rows {
-        let cells: Vec<String> = (0..section.columns.len()).map(|contender| cell(row, contender)).collect();
+        let cells: Vec<String> =
+            (0..section.columns.len()).map(|column| cell(row, column, section.more_of_ours)).collect();
         line(out, &format!("| {} | {} |", row.what, cells.join(" | ")));
     }
     line(out, "");
@@ -199,12 +202,16 @@ fn table(out: &mut String, section: &Section) {
     }
 }
 
-fn cell(row: &Row, contender: usize) -> String {
-    let Some(figure) = row.median(contender) else { return String::new() };
-    let ratio = (contender > 0).then(|| row.ratio(contender)).flatten();
-    let ratio = ratio.filter(|ratio| ratio.is_finite() && row.unit != Unit::Percent);
-    let ratio = ratio.map(|ratio| format!(" **{ratio:.1}×**"));
-    format!("{}{}", row.unit.text(figure), ratio.unwrap_or_default())
+fn cell(row: &Row, column: usize, more_of_ours: usize) -> String {
+    let Some(figure) = row.median(column) else { return String::new() };
+    let ours = if column > more_of_ours { more_of_ours + 1 } else { 0 };
+    let ratios = (0..ours).filter_map(|ours| row.ratio(ours, column));
+    let ratios: Vec<String> = ratios
+        .filter(|ratio| ratio.is_finite() && row.unit != Unit::Percent)
+        .map(|ratio| format!("{ratio:.1}×"))
+        .collect();
+    let bold = if ratios.is_empty() { String::new() } else { format!(" **{}**", ratios.join(", ")) };
+    format!("{}{bold}", row.unit.text(figure))
 }
 
 fn every_run(out: &mut String, sections: &[Section]) {
@@ -269,6 +276,22 @@ mod tests {
         ] {
             assert!(report.contains(expected), "{expected} is not in\n{report}");
         }
+        let two_of_ours = Section { more_of_ours: 1, ..section() };
+        let mut text = String::new();
+        table(&mut text, &two_of_ours);
+        assert!(text.contains("| 3.0 s | 9.0 s |"), "no ratio of ours to ours: {text}");
+        assert_eq!(
+            cell(
+                &Row {
+                    what: String::new(),
+                    unit: Unit::PerSecond,
+                    cells: vec![vec![5.0], vec![10.0], vec![4.0]]
+                },
+                2,
+                1
+            ),
+            "4.0/s **1.2×, 2.5×**"
+        );
         assert_eq!(sections[0].targets.len(), 2, "what was not measured beside a contender has no ratio");
     }
 

@@ -43,6 +43,7 @@ pub fn measure(bench: &Bench) -> Result<Section> {
     let mut section = Section {
         title: "PostgreSQL's log",
         columns: COLUMNS.to_vec(),
+        more_of_ours: 1,
         about: "A server under pgbench and updates of whole ranges wrote the log while nothing archived it. Then it was given \
                 each contender's `archive_command`, and the time was taken until all segments were archived; the server calls \
                 that command for each segment. Fetched is as `restore_command` does, one process for each segment after the \

@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(super) use crc::Crc;
 pub use walk::Seen;
-pub(super) use walk::{Stop, Walk};
+pub(super) use walk::{LONG_HEADER, PAGE, Stop, Walk};
 
 use super::control::Control;
 pub use super::log::Lsn;

@@ -71,7 +71,7 @@ pub(crate) struct Stopped {
 /// Goes through a log, segment by segment.
 ///
 /// Begun in the middle, it takes the first record that begins there for the first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Walk {
     seen: Seen,
     /// The first record that begins here was found.
@@ -88,10 +88,14 @@ pub(crate) struct Walk {
     time: Option<i64>,
     /// Where the record before the last ended.
     end_before: Lsn,
+    /// Instants of records that end before this are not noted.
+    noted_from: Lsn,
+    /// The last record was a switch: nothing follows in its segment.
+    is_switched: bool,
 }
 
 /// A record that is being read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     begin: Lsn,
     bytes: u32,
@@ -138,6 +142,17 @@ impl Walk {
         &self.seen
     }
 
+    /// Notes from now on only the instants of records that end behind `from`, and none of those before.
+    pub(crate) fn note_from(&mut self, from: Lsn) {
+        self.seen.times = None;
+        self.noted_from = from;
+    }
+
+    /// Whether nothing follows in the segment that was gone through last, of which the server has switched away.
+    pub(crate) fn is_switched(&self) -> bool {
+        self.is_switched
+    }
+
     /// Goes through a segment, or the part of one up to which there is anything, that begins at `begin`.
     ///
     /// `is_whole` says that a server has finished it, so that it is filled with records or ends with a switch.
@@ -165,7 +180,9 @@ impl Walk {
             if self.open.is_none() && !self.begin(&mut place)? {
                 return Ok(());
             }
+            self.is_switched = false;
             if self.fill(&mut place)? && self.end()? {
+                self.is_switched = true;
                 // What follows a switch is filled up: the next record begins the next segment.
                 let end = Lsn(begin.0 + bytes.len() as u64);
                 self.seen.last = self.seen.last.map(|(begin, _)| (begin, end));
@@ -278,7 +295,9 @@ impl Walk {
             self.stopped = Some(Stopped { after: self.end_before, before: record.begin, time: self.time });
         }
         if let Some(time) = time {
-            self.seen.note(time);
+            if self.seen.last.is_some_and(|(_, end)| end > self.noted_from) {
+                self.seen.note(time);
+            }
             self.time = Some(time);
         }
         match (manager, info) {
