@@ -16,9 +16,6 @@ initdb -D data/postgres -U shop -A trust -k -E UTF8 --locale=C >/dev/null
 cat >> data/postgres/postgresql.conf <<CONF
 listen_addresses = ''
 unix_socket_directories = '$here/run'
-archive_mode = on
-archive_command = '$lifeboat wal push --plan $here/lifeboat.yaml${LIFEBOAT_STATE:+ --state $LIFEBOAT_STATE} %p'
-archive_timeout = 60          # at most so many seconds are lost while little is written
 CONF
 ./servers.sh postgres start
 ./servers.sh redis start

@@ -73,8 +73,11 @@ fn what_is_committed_is_in_the_repository_within_a_moment_and_any_instant_comes_
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     until_shipped(&serve, shop);
-    let all: Vec<(u32, &Write)> =
-        written.iter().zip(1..).flat_map(|(writes, writer)| writes.iter().map(move |w| (writer, w))).collect();
+    let all: Vec<(u32, &Write)> = written
+        .iter()
+        .zip(1..)
+        .flat_map(|(writes, writer)| writes.iter().map(move |w| (writer, w)))
+        .collect();
     assert!(all.len() > 100, "{} writes", all.len());
     let last = all.iter().map(|(_, write)| write.acknowledged).max().unwrap();
     let there = shop.restored(None, ROWS).unwrap();
