@@ -239,8 +239,37 @@ fn a_restored_server_is_followed_on_its_own_timeline() {
     until_shipped(&second, &shop);
     assert_eq!(shop.restored(None, COUNT).unwrap(), "2|20");
     assert_eq!(shop.restored(Some(one), COUNT).unwrap(), "1|1");
+}
+
+#[test]
+fn status_and_validate_tell_what_the_server_keeps() {
+    let shop = shop();
+    let (_, said) = shop.run(&["status"]);
+    assert!(said.contains("never backed up"), "{said}");
+    let serve = serve(&shop);
+    serve.await_event("based");
+    shop.insert(1);
+    until_shipped(&serve, &shop);
+    let (_, said) = shop.run(&["status"]);
+    assert!(!said.contains("nobody follows"), "{said}");
+    assert_eq!(serve.end(), Some(0));
+    shop.insert(2);
     let begin = Instant::now();
-    while !shop.run(&["status"]).1.contains("orders") {
-        assert!(begin.elapsed() < Duration::from_secs(30));
+    loop {
+        // The server notices a moment later that nobody is there.
+        let (_, said) = shop.run(&["status"]);
+        if said.contains("nobody follows its log, of which the server keeps") {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{said}");
     }
+    let (_, said) = shop.run(&["validate"]);
+    assert!(said.contains("max_slot_wal_keep_size is not set"), "{said}");
+    shop.cluster.configure("max_slot_wal_keep_size = 100MB\n");
+    shop.cluster.sql("select pg_reload_conf()");
+    let (_, said) = shop.run(&["validate"]);
+    assert!(!said.contains("max_slot_wal_keep_size"), "{said}");
+    shop.cluster.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots");
+    let (_, said) = shop.run(&["status"]);
+    assert!(said.contains("the server keeps none of its log"), "{said}");
 }

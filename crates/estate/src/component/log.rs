@@ -115,8 +115,7 @@ pub trait Log {
         Ok(None)
     }
 
-    /// Asks a live source that archives by itself where its log stands, changing nothing; `None` when it does not answer here, or
-    /// its log comes by following.
+    /// Asks a live source where its log stands, changing nothing; `None` when it does not answer here, or cannot tell.
     fn standing(&self, _cancel: &Cancel) -> Option<Standing> {
         None
     }

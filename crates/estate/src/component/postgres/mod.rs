@@ -238,7 +238,10 @@ impl Log for Postgres {
     }
 
     fn standing(&self, cancel: &Cancel) -> Option<Standing> {
-        self.options.archive.then(|| standing::standing(&self.options, &self.place, cancel))?
+        match &self.options.slot {
+            Some(slot) => stream::standing(&self.options, &self.place, slot, cancel),
+            None => self.options.archive.then(|| standing::standing(&self.options, &self.place, cancel))?,
+        }
     }
 }
 
@@ -277,6 +280,9 @@ impl Component for Postgres {
         };
         if self.options.archive {
             findings_of_archive(&mut server, &mut find);
+        }
+        if self.options.slot.is_some() {
+            stream::findings(&mut server, &mut find);
         }
         if server.part_pages.is_none() {
             let what =

@@ -20,12 +20,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use jiff::Timestamp;
+use place::Place;
 
-use super::super::{Cancel, Follow, LogPiece, PostgresOptions};
+use super::super::{Cancel, Follow, LogPiece, PostgresOptions, Severity, Standing};
 use super::connection::{Connection, Failure};
 use super::control::{self, Control};
 use super::log::Lsn;
-use super::server::{self, Access};
+use super::question;
+use super::server::{self, Access, Server};
 use super::wal::{self, LONG_HEADER, Name, PAGE, Walk};
 use crate::{Error, Result};
 
@@ -264,6 +266,82 @@ impl Follow for Follower {
 
     fn seen(&self) -> (u64, Timestamp) {
         self.seen
+    }
+}
+
+/// Where the log of a running server that is followed stands, and whether somebody follows; `None` when none answers here.
+pub(super) fn standing(
+    options: &PostgresOptions,
+    place: &Place,
+    slot: &str,
+    cancel: &Cancel,
+) -> Option<Standing> {
+    let asked = Timestamp::now();
+    let slot = super::connection::literal(slot);
+    let query = format!(
+        "select pg_catalog.pg_current_wal_flush_lsn()::text, \
+         pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8), \
+         (select system_identifier::text from pg_catalog.pg_control_system()), slot.active::text, slot.wal_status, \
+         ((pg_catalog.pg_current_wal_flush_lsn() - slot.restart_lsn) / 1048576)::bigint::text \
+         from (select 1) one left join pg_catalog.pg_replication_slots slot on slot.slot_name = {slot}"
+    );
+    let answered = place.within(|| question::ask(options, place, &query, cancel)).ok()?.ok()?;
+    let row: Vec<&str> = answered.rows.first()?.iter().map(String::as_str).collect();
+    let [at, timeline, system, active, kept, mebibytes] = row[..] else { return None };
+    let stuck = match (active, kept) {
+        ("true", "unreserved") => Some(
+            "the server is about to give up log that is not archived: more than max_slot_wal_keep_size waits"
+                .to_owned(),
+        ),
+        ("true", _) => None,
+        (_, "lost") => {
+            Some("the server has given up log that was not archived: start `lifeboat serve`".to_owned())
+        }
+        ("", _) => Some("the server keeps none of its log for it: start `lifeboat serve`".to_owned()),
+        _ => Some(format!(
+            "nobody follows its log, of which the server keeps {mebibytes} MiB until its disk is full: start `lifeboat serve`"
+        )),
+    };
+    let system = system.parse::<i64>().ok()?.cast_unsigned();
+    Some(Standing {
+        lineage: wal::lineage(system, u32::from_str_radix(timeline, 16).ok()?),
+        position: at.parse::<Lsn>().ok()?.0,
+        instant: Ok(asked),
+        stuck,
+    })
+}
+
+/// What stands in the way of following a server, and what is unwise.
+pub(super) fn findings(server: &mut Server, find: &mut impl FnMut(Severity, String, &str)) {
+    if server.is_standby {
+        find(
+            Severity::Error,
+            "its server is a standby, which is not followed".to_owned(),
+            "let Lifeboat run at the primary",
+        );
+    }
+    let mut ask = |sql: &str| server.connection.value(sql).ok().flatten().unwrap_or_default();
+    let may = ask("select rolsuper or rolreplication from pg_catalog.pg_roles where rolname = current_user");
+    if may == "f" {
+        find(
+            Severity::Error,
+            "the role may not replicate, so that its log cannot be followed".to_owned(),
+            "`alter role NAME replication`, and let pg_hba.conf allow it connections for `replication`",
+        );
+    }
+    for name in ["max_wal_senders", "max_replication_slots"] {
+        if ask(&format!("show {name}")) == "0" {
+            let what = format!("{name} is 0, so that its log cannot be followed");
+            find(Severity::Error, what, "raise it in postgresql.conf and restart the server");
+        }
+    }
+    if ask("show max_slot_wal_keep_size") == "-1" {
+        find(
+            Severity::Warning,
+            "max_slot_wal_keep_size is not set: while nobody follows its log, the server keeps all of it, until its disk is full"
+                .to_owned(),
+            "set it in postgresql.conf to what its disk has to spare, such as 20GB, and reload the server",
+        );
     }
 }
 
