@@ -81,6 +81,13 @@ impl Cluster {
         output(self.client("pgbench").args(options).arg("postgres")).map(drop)
     }
 
+    /// Runs pgbench and gives its transactions a second.
+    pub fn transactions(&self, options: &[&str]) -> Result<f64> {
+        let said = output(self.client("pgbench").args(options).arg("postgres"))?;
+        let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        rate.ok_or_else(|| format!("pgbench does not say how fast it was: {said}").into())
+    }
+
     /// Rows and sums of all tables of pgbench in a database.
     pub fn facts(&self, database: &str) -> Result<String> {
         self.ask_in(database, FACTS)

@@ -138,10 +138,10 @@ impl Home<'_> {
         ]
     }
 
-    /// Starts `lifeboat serve` with the plan of this home.
+    /// Starts `lifeboat serve --json` with the plan of this home.
     pub fn serve(&self) -> Result<Beside> {
         let mut command = as_user(self.user, self.bench.lifeboat.as_os_str());
-        command.arg("serve").envs(self.variables()).current_dir(&self.path);
+        command.args(["serve", "--json"]).envs(self.variables()).current_dir(&self.path);
         Beside::start(&mut command, self.bench.scratch.join("serve.log"))
     }
 

@@ -7,6 +7,7 @@
 mod cluster;
 mod document;
 mod dump;
+mod followed;
 mod home;
 mod pgbackrest;
 mod postgres;
@@ -33,7 +34,7 @@ use home::Bench;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "postgres,dump,wal,sqlite,redis")]
+    #[arg(long, value_delimiter = ',', default_value = "postgres,dump,wal,followed,sqlite,redis")]
     only: Vec<What>,
     /// How often each figure is taken; the medians are reported
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -61,6 +62,8 @@ enum What {
     Dump,
     /// The log of a server, pushed and fetched, beside pgBackRest
     Wal,
+    /// A server whose log is followed while it is written
+    Followed,
     /// A database that is shipped while it is written to
     Sqlite,
     /// A server with 1 GB, beside BGSAVE and gzip
@@ -98,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     corpus::remove(&directory.join("ballast"))?;
     let text = measured?;
     println!("\n{text}");
-    let is_whole = args.scale == 1.0 && args.only.len() == 5;
+    let is_whole = args.scale == 1.0 && args.only.len() == 6;
     let document = paths::workspace().join("docs/benchmarks/databases.md");
     match args.output.as_ref().or(is_whole.then_some(&document)) {
         Some(path) => report::save(path, &text),
@@ -148,6 +151,9 @@ fn sections(args: &Args, bench: &Bench) -> Result<Vec<Section>> {
     }
     if is_wanted(What::Wal) {
         sections.push(wal::measure(bench)?);
+    }
+    if is_wanted(What::Followed) {
+        sections.push(followed::measure(bench)?);
     }
     if is_wanted(What::Sqlite) {
         sections.push(sqlite::measure(bench)?);

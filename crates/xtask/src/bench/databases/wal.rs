@@ -170,7 +170,7 @@ fn ended(serve: &mut Option<Beside>) -> Result<Option<String>> {
     let started = Instant::now();
     while started.elapsed() < SERVE_STARTS {
         if let Some(why) = serve.ended()? {
-            return Ok(Some(why.lines().next().unwrap_or_default().to_owned()));
+            return Ok(Some(why.lines().last().unwrap_or_default().to_owned()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
