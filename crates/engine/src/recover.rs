@@ -20,7 +20,7 @@ use crate::resolve::{self, Chosen, Context, Mode, Numbers, Resolution, Wanted};
 use crate::runs::{self, Files, Kind, new_id};
 use crate::site::Site;
 use crate::work::{Work, read};
-use crate::{Error, Result, log, preflight};
+use crate::{Error, Result, log, preflight, status};
 
 /// A run that is resolved and not begun: what is shown before anything is done.
 #[derive(Debug, Clone)]
@@ -88,10 +88,15 @@ pub fn preview(site: &Site, scenario: &str, mode: Mode, options: &RecoverOptions
     let at = match options.to {
         Wished::Latest => None,
         Wished::At(at) => Some(at),
-        // What the latest of each comes to says which moment all of them have.
+        // What the latest of each comes to says which moment all of them have. One that was looked at later, and had nothing new,
+        // has that moment, too.
         Wished::Common => {
             let latest = resolve::scenario(site, &catalogue, wanted)?.context.chosen;
-            latest.iter().map(Chosen::recovered).min()
+            let up_to = |chosen: &Chosen| {
+                let looked = status::looked_at(site, &catalogue, &chosen.component)?;
+                Ok(looked.map_or(chosen.recovered(), |looked| looked.max(chosen.recovered())))
+            };
+            latest.iter().map(up_to).collect::<Result<Vec<_>>>()?.into_iter().min()
         }
     };
     refuse_future(at, now, &catalogue)?;

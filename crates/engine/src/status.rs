@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::copies::CopySite;
 use crate::drivers::Drivers;
+use crate::log::logged;
 use crate::point::{Catalogue, Point};
 use crate::runs::{self, Kind, Record};
 use crate::ship::seen::Seen;
@@ -236,7 +237,7 @@ pub fn status(site: &Site) -> Result<Readiness> {
         .iter()
         .map(|(name, declared)| {
             let log = timeline(&site.repository, &catalogue, name)?;
-            let looked = log.as_ref().map(|log| looked(site, log)).transpose()?.flatten();
+            let looked = log.as_ref().map(|log| looked(site, &catalogue, log)).transpose()?.flatten();
             let standing = log.as_ref().and_then(|_| standing(drivers.as_ref()?, name));
             let up_to_date =
                 standing.as_ref().zip(log.as_ref()).and_then(|(standing, log)| archived(standing, log));
@@ -416,12 +417,21 @@ fn archived(standing: &Standing, log: &Timeline) -> Option<Timestamp> {
 
 /// The last look at a live source that found nothing more than what is archived and can be had: the log of an idle
 /// component is not an old one.
-fn looked(site: &Site, log: &Timeline) -> Result<Option<Timestamp>> {
+fn looked(site: &Site, catalogue: &Catalogue, log: &Timeline) -> Result<Option<Timestamp>> {
     let seen = Seen::newest(&site.repository, &log.component)?;
-    let is_current = |seen: &Seen| {
-        log.stretches.iter().any(|stretch| stretch.lineage == seen.lineage && stretch.last == seen.position)
-    };
+    // Of a base behind which nothing was written there is no stretch of log.
+    let bases = logged(catalogue, &log.component).filter_map(|point| point.recorded.log.as_ref());
+    let ends: Vec<(&str, u64)> = bases
+        .map(|base| (base.lineage.as_str(), base.consistent_at))
+        .chain(log.stretches.iter().map(|stretch| (stretch.lineage.as_str(), stretch.last)))
+        .collect();
+    let is_current = |seen: &Seen| ends.contains(&(seen.lineage.as_str(), seen.position));
     Ok(seen.filter(is_current).map(|seen| seen.instant))
+}
+
+/// The same, of a component by its name.
+pub(crate) fn looked_at(site: &Site, catalogue: &Catalogue, component: &str) -> Result<Option<Timestamp>> {
+    timeline(&site.repository, catalogue, component)?.map_or(Ok(None), |log| looked(site, catalogue, &log))
 }
 
 fn component(

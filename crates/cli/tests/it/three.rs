@@ -290,6 +290,26 @@ fn three_engines_come_back_to_one_instant() {
     assert!(shop.path("redis.conf").exists());
 }
 
+/// Of what is idle `serve` says up to when it was looked at, and that moment all have.
+#[test]
+fn what_was_written_last_comes_back_though_the_others_were_idle() {
+    let shop = Shop::new();
+    shop.does("redis-cli -s run/redis.sock SADD sessions 1");
+    let product = "import sqlite3; c = sqlite3.connect('data/catalogue.db'); c.execute('insert into products values (1, 0)')";
+    shop.does(&format!("python3 -c \"{product}; c.commit()\""));
+    let serve = shop.serve();
+    shop.sql("insert into orders select generate_series(1, 1000)");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(serve.end(), Some(0));
+    for server in ["postgres", "redis"] {
+        shop.does(&format!("./servers.sh {server} stop"));
+    }
+    fs::remove_dir_all(shop.path("data")).unwrap();
+    shop.succeeds(&["recover", "server-lost", "--at", "common", "--yes"]);
+    assert_eq!(shop.rows("orders").len(), 1000);
+    shop.succeeds(&["drill", "server-lost", "--at", "common"]);
+}
+
 /// What status says of the orders: the word, and why.
 fn of_orders(shop: &Shop) -> (String, String) {
     let (_, said) = shop.lifeboat(&["status", "--json"]);

@@ -35,10 +35,9 @@ use crate::{Error, Result};
 const PIECE_BYTES: u64 = 4 << 20;
 /// The most that is held in memory; beyond, the server is left waiting.
 const HELD_BYTES_MAX: usize = 32 << 20;
-/// How long one look waits for something to come.
+/// How long one look waits for something to come, and how long it takes what comes and comes.
 const LOOK_WAITS: Duration = Duration::from_millis(1);
-/// No waiting; a socket's timeout cannot be zero.
-const AT_ONCE: Duration = Duration::from_micros(1);
+const LOOK_TAKES: Duration = Duration::from_millis(50);
 /// How often the server is asked how far its log is.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often the server is told what is archived, and that somebody is there.
@@ -205,12 +204,11 @@ impl Follow for Follower {
     fn look(&mut self) -> Result<bool> {
         let before = self.held.len();
         let mut wants_answer = false;
-        let mut wait = LOOK_WAITS;
-        while self.held.len() < HELD_BYTES_MAX {
-            let arrived = self.log.arrived(wait).map_err(|error| self.ended(&error))?;
+        let begun = Instant::now();
+        while self.held.len() < HELD_BYTES_MAX && begun.elapsed() < LOOK_TAKES {
+            let arrived = self.log.arrived(LOOK_WAITS).map_err(|error| self.ended(&error))?;
             let Some(message) = arrived else { break };
             wants_answer |= self.take(&message)?;
-            wait = AT_ONCE;
         }
         if wants_answer {
             self.say()?;
