@@ -13,7 +13,8 @@ pub use check::{
     HttpExpect, PortCheck, PortExpect, Question, SqlCheck, SqlQuestion, TcpCheck, TcpExpect,
 };
 pub use component::{
-    CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent, Priority,
+    CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent,
+    PostgresDumpComponent, Priority,
     RedisComponent, RedisTls, SqliteComponent,
 };
 pub use plan::{

@@ -8,8 +8,8 @@ mod steps;
 use std::fmt::Display;
 
 use crate::decode::Reader;
-use crate::language::{Body, Component, ComponentKind, Gate, Keep, Question, RedisComponent, Service};
-use crate::values::{Name, OneOrMore, Status};
+use crate::language::{Body, Component, ComponentKind, Gate, Keep, PostgresDumpComponent, Question, RedisComponent, Service};
+use crate::values::{Databases, Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
 use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};
 
@@ -173,10 +173,27 @@ impl Validator<'_> {
         }
     }
 
+    fn postgres_dump(&mut self, name: &str, component: &Component, dump: &PostgresDumpComponent) {
+        if dump.socket.is_some() && dump.host.is_some() {
+            let message = format!("the component `{name}` says a socket and a host");
+            self.say_with_hint(component.at, message, "one of them is enough: remove `socket` or `host`");
+        }
+        if let (Databases::These(names), Some(database)) = (&dump.postgres_dump, &dump.database)
+            && !names.contains(database)
+        {
+            let message = format!("`database: {database}` of `{name}` is none of those that are dumped");
+            let hint = "facts are measured in what is dumped: name one of them, or add it to `postgres_dump`";
+            self.say_with_hint(component.at, message, hint);
+        }
+    }
+
     fn component(&mut self, name: &str, component: &Component) {
         let at = component.at;
         if let ComponentKind::Redis(redis) = &component.kind {
             self.redis(name, at, redis);
+        }
+        if let ComponentKind::PostgresDump(dump) = &component.kind {
+            self.postgres_dump(name, component, dump);
         }
         if let ComponentKind::Files(files) = &component.kind {
             if files.files.is_empty() && files.env_files.is_empty() {
