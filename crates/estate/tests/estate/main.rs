@@ -10,6 +10,7 @@ mod conformance;
 mod files;
 mod postgres;
 mod postgres_again;
+mod postgres_dump;
 mod postgres_standby;
 mod postgres_wal;
 mod redis;
