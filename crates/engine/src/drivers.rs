@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use estate::check::{self, Check};
 use estate::component::{
-    self, CommandOptions, Component, DumpOptions, Export, Exported, FilesOptions, PostgresOptions, RedisOptions,
-    SqliteOptions,
+    self, CommandOptions, Component, DumpOptions, Export, Exported, FilesOptions, PostgresOptions,
+    RedisOptions, SqliteOptions,
 };
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};

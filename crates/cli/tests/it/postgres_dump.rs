@@ -42,7 +42,10 @@ fn a_dumped_database_is_proven_restored_rolled_back_and_committed() {
     place.succeeds(&["backup"]);
 
     let told = place.succeeds(&["verify", "--restore", "--negative"]);
-    assert!(told.contains("orders 1000") && told.contains("orders 1500"), "the latest and an older one: {told}");
+    assert!(
+        told.contains("orders 1000") && told.contains("orders 1500"),
+        "the latest and an older one: {told}"
+    );
     assert_eq!(told.matches("; noticed: ").count(), 3, "{told}");
     assert_eq!(count(&cluster), "1500", "the source was not touched");
 
@@ -64,7 +67,10 @@ fn a_dumped_database_is_proven_restored_rolled_back_and_committed() {
     cluster.sql("drop role clerk");
     place.succeeds(&["restore", "dumps", "--yes"]);
     assert_eq!(count(&cluster), "1500");
-    assert_eq!(cluster.sql("select pg_get_userbyid(datdba) from pg_database where datname = 'shop'"), "clerk");
+    assert_eq!(
+        cluster.sql("select pg_get_userbyid(datdba) from pg_database where datname = 'shop'"),
+        "clerk"
+    );
     let told = place.succeeds(&["commit", "latest", "--yes"]);
     assert!(!told.contains("the database shop of"), "{told}");
     assert_eq!(cluster.sql(left), "shop");
@@ -79,7 +85,9 @@ fn the_printed_runbook_brings_a_database_back_by_hand() {
     cluster.sql("drop database shop");
     cluster.sql("drop role clerk");
     let scratch = place.path("brought-back").display().to_string();
-    let all = crate::postgres::commands_under(&book, "### dumps").join("\n").replace("/var/tmp/brought-back", &scratch);
+    let all = crate::postgres::commands_under(&book, "### dumps")
+        .join("\n")
+        .replace("/var/tmp/brought-back", &scratch);
     let output = Command::new("sh")
         .args(["-ec", &all])
         .current_dir(place.path(""))

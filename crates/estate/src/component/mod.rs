@@ -49,8 +49,8 @@ pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed, Standing};
 pub use options::{
-    CommandOptions, DumpOptions, Export, Exported, FilesOptions, Identity, Pages, PostgresOptions, RedisOptions, RedisTls,
-    SqliteOptions,
+    CommandOptions, DumpOptions, Export, Exported, FilesOptions, Identity, Pages, PostgresOptions,
+    RedisOptions, RedisTls, SqliteOptions,
 };
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;

@@ -105,23 +105,7 @@ macro_rules! conformance {
             #[test] fn nothing_beside_is_not_proven() { super::nothing_beside_is_not_proven(&$specimen); }
             #[test] fn comes_back_from_nothing() { super::comes_back_from_nothing(&$specimen); }
             #[test] fn comes_back_over_what_is_there() { super::comes_back_over_what_is_there(&$specimen); }
-            #[test] /// What is on a server is kept there, and not in files.
-fn goes_back_by_names(specimen: &Specimen, stored: &Stored, changed: &str) {
-    let (component, cancel) = (&specimen.component, Cancel::default());
-    let parts = component.parts(RUN, &stored.point);
-    assert_eq!(component.kept(&parts, &cancel).unwrap().len(), 2);
-    for _twice in 0..2 {
-        component.undo_swap(&parts, &stored.point, &cancel).unwrap();
-        assert_eq!(specimen.contents(), changed);
-    }
-    for _twice in 0..2 {
-        component.commit(&parts, &cancel).unwrap();
-        assert_eq!(component.kept(&parts, &cancel).unwrap(), [""; 0]);
-    }
-    assert_eq!(specimen.contents(), changed);
-}
-
-fn a_lost_source_is_no_backup() { super::a_lost_source_is_no_backup(&$specimen); }
+            #[test] fn a_lost_source_is_no_backup() { super::a_lost_source_is_no_backup(&$specimen); }
         }
     )*};
 }
@@ -316,7 +300,11 @@ fn postgres_dump() -> Specimen {
     crate::postgres_dump::fill(&cluster);
     let facts = [("agents", "select count(*) from agents"), ("last", "select max(name) from agents")];
     Specimen {
-        component: Box::new(crate::postgres_dump::component(&cluster, Some(crate::postgres_dump::NAMES), &facts)),
+        component: Box::new(crate::postgres_dump::component(
+            &cluster,
+            Some(crate::postgres_dump::NAMES),
+            &facts,
+        )),
         directory,
         change: |directory| {
             _ = crate::postgres_dump::sql(
@@ -326,14 +314,18 @@ fn postgres_dump() -> Specimen {
             );
         },
         contents: |directory| crate::postgres_dump::contents(&Cluster::at(directory)),
-        damage: |dump| crate::postgres_dump::in_rows(dump, |text| {
-            let middle = text.len() / 2;
-            text[middle..middle + 64].fill(0xa5);
-        }),
-        lessen: |dump| crate::postgres_dump::in_rows(dump, |text| {
-            let end = text.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-            text.drain(..end);
-        }),
+        damage: |dump| {
+            crate::postgres_dump::in_rows(dump, |text| {
+                let middle = text.len() / 2;
+                text[middle..middle + 64].fill(0xa5);
+            })
+        },
+        lessen: |dump| {
+            crate::postgres_dump::in_rows(dump, |text| {
+                let end = text.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                text.drain(..end);
+            })
+        },
         _server: Some(crate::cluster::Server(cluster)),
         lose: |directory| crate::postgres_dump::drop_all(&Cluster::at(directory)),
         has_token: false,

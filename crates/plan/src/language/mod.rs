@@ -14,8 +14,7 @@ pub use check::{
 };
 pub use component::{
     CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent,
-    PostgresDumpComponent, Priority,
-    RedisComponent, RedisTls, SqliteComponent,
+    PostgresDumpComponent, Priority, RedisComponent, RedisTls, SqliteComponent,
 };
 pub use plan::{
     Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,

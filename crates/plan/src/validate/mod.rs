@@ -8,7 +8,9 @@ mod steps;
 use std::fmt::Display;
 
 use crate::decode::Reader;
-use crate::language::{Body, Component, ComponentKind, Gate, Keep, PostgresDumpComponent, Question, RedisComponent, Service};
+use crate::language::{
+    Body, Component, ComponentKind, Gate, Keep, PostgresDumpComponent, Question, RedisComponent, Service,
+};
 use crate::values::{Databases, Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
 use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};

@@ -10,15 +10,20 @@ use crate::by_hand::{path, quoted};
 const COUNTS_MAX: usize = 20;
 
 /// The commands that load the dumps beside and ask for the facts.
-pub(super) fn proof(dumps: &Dumps, part: &Part, contents: &Contents, recorded: &PointFacts) -> Option<String> {
+pub(super) fn proof(
+    dumps: &Dumps,
+    part: &Part,
+    contents: &Contents,
+    recorded: &PointFacts,
+) -> Option<String> {
     let run = run_of(part).ok()?;
     let typed = Typed::of(dumps)?;
-    let mut lines = vec![
-        format!("# with the programs of PostgreSQL {} or later{}", contents.programs, typed.remark),
-    ];
+    let mut lines =
+        vec![format!("# with the programs of PostgreSQL {} or later{}", contents.programs, typed.remark)];
     if let Some(user) = &typed.user {
         // As whom psql and pg_restore run, who must be able to read what root has fetched.
-        let upper = part.beside.ancestors().skip(1).take_while(|upper| upper.starts_with(&dumps.options.state));
+        let upper =
+            part.beside.ancestors().skip(1).take_while(|upper| upper.starts_with(&dumps.options.state));
         let upper: Vec<String> = upper.map(path).collect();
         if !upper.is_empty() {
             lines.push(format!("chmod o+x {}", upper.join(" ")));
@@ -27,7 +32,12 @@ pub(super) fn proof(dumps: &Dumps, part: &Part, contents: &Contents, recorded: &
     }
     lines.extend([
         "# roles that are there already are told as errors, and stay as they are".to_owned(),
-        typed.run(&format!("psql -Xq {} -d {} -f {}", typed.server, typed.admin(contents), path(&part.beside.join(ROLES)))),
+        typed.run(&format!(
+            "psql -Xq {} -d {} -f {}",
+            typed.server,
+            typed.admin(contents),
+            path(&part.beside.join(ROLES))
+        )),
     ]);
     for database in &contents.databases {
         let new = beside(&database.name, run);
@@ -60,7 +70,10 @@ pub(super) fn swap(dumps: &Dumps, part: &Part, contents: &Contents) -> Option<St
     let run = run_of(part).ok()?;
     let typed = Typed::of(dumps)?;
     let admin = typed.admin(contents);
-    let mut lines = vec!["# nobody may be connected; the first of each pair fails where there is nothing to be kept".to_owned()];
+    let mut lines = vec![
+        "# nobody may be connected; the first of each pair fails where there is nothing to be kept"
+            .to_owned(),
+    ];
     for database in &contents.databases {
         let rename = |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", id(from), id(to));
         let name = &database.name;
@@ -98,7 +111,8 @@ impl Typed {
     }
 
     fn sql(&self, database: &str, statement: &str) -> String {
-        let command = format!("psql -XAtq -v ON_ERROR_STOP=1 {} -d {database} -c {}", self.server, quoted(statement));
+        let command =
+            format!("psql -XAtq -v ON_ERROR_STOP=1 {} -d {database} -c {}", self.server, quoted(statement));
         self.run(&command)
     }
 

@@ -26,7 +26,9 @@ use super::measure::{self, Measured};
 use super::programs::{self, Programs};
 use super::reach::{self, Reach, conninfo};
 use super::script::{self, identifier};
-use super::{CONTENTS, Contents, DATABASES, Database, Dumps, KIND, ROLES, SERVER_ROLES, TABLESPACES, VERSION_MIN};
+use super::{
+    CONTENTS, Contents, DATABASES, Database, Dumps, KIND, ROLES, SERVER_ROLES, TABLESPACES, VERSION_MIN,
+};
 use crate::facts::{Facts, Value};
 use crate::{Error, Result};
 
@@ -56,7 +58,9 @@ pub(super) fn look(options: &DumpOptions, reach: &Reach<'_>) -> Result<Found> {
     let first = wanted.and_then(|names| names.first()).or(options.database.as_ref());
     let mut connection = match first {
         // It may be the only one that the role may connect to.
-        Some(name) => reach.connect(name).or_else(|_| reach.connect("postgres")).map_err(|e| reach.at("connect", &e))?,
+        Some(name) => {
+            reach.connect(name).or_else(|_| reach.connect("postgres")).map_err(|e| reach.at("connect", &e))?
+        }
         None => reach.admin(&[])?,
     };
     let mut known = |sql: &str| connection.known(sql).map_err(|error| reach.at("ask what it has", &error));
@@ -151,10 +155,12 @@ pub(super) fn begin(dumps: &Dumps, request: &CaptureRequest<'_>) -> Result<Captu
         .or_else(|| options.databases.as_ref().and_then(|names| names.first().cloned()))
         .unwrap_or_else(|| "postgres".to_owned());
     if !options.facts.is_empty() && !found.names.contains(&fact_database) {
-        let why = format!("facts are measured in the database {fact_database:?}, which it has not: say `database`");
+        let why =
+            format!("facts are measured in the database {fact_database:?}, which it has not: say `database`");
         return Err(reach.failed("measure facts", why));
     }
-    let dumping = Dumping { options, reach: &reach, programs: &found.programs.directory, to: &scratch.directory };
+    let dumping =
+        Dumping { options, reach: &reach, programs: &found.programs.directory, to: &scratch.directory };
     dumping.globals(found.passwords)?;
 
     let (mut facts, mut problems, mut tablespaces) = (Facts::default(), Vec::new(), BTreeSet::new());
@@ -198,7 +204,12 @@ pub(super) fn begin(dumps: &Dumps, request: &CaptureRequest<'_>) -> Result<Captu
     let text = serde_json::to_string(&contents).expect("it has only text keys");
     let point = PointFacts {
         kind: KIND.to_owned(),
-        engine: format!("PostgreSQL {}.{}, {}", found.version / 10_000, found.version % 10_000, super::DRIVER),
+        engine: format!(
+            "PostgreSQL {}.{}, {}",
+            found.version / 10_000,
+            found.version % 10_000,
+            super::DRIVER
+        ),
         instant,
         facts,
         queries: options.facts.iter().cloned().collect(),
@@ -209,7 +220,8 @@ pub(super) fn begin(dumps: &Dumps, request: &CaptureRequest<'_>) -> Result<Captu
         details: [(CONTENTS.to_owned(), text)].into(),
         log: None,
     };
-    let finish = Ending { _scratch: scratch, unread, problems, passwords: found.passwords, server: reach.name() };
+    let finish =
+        Ending { _scratch: scratch, unread, problems, passwords: found.passwords, server: reach.name() };
     Ok(Capture { members, point, finish: Box::new(finish) })
 }
 
@@ -220,7 +232,8 @@ fn stream(place: &Place, path: PathBuf, found: &fs::Metadata, unread: &Unread) -
     let whole = Whole::new(std::io::empty(), size, unread);
     let place = place.clone();
     let open: Open = Box::new(move || {
-        let opened = place.within(|| File::open(&path)).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let opened =
+            place.within(|| File::open(&path)).map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Box::new(whole.with(opened?)) as Box<dyn Read + Send>)
     });
     Content::Stream { meta, size: Some(size), block_bytes: None, open, origin: None }
@@ -270,16 +283,27 @@ impl Dumping<'_> {
                 arguments.push(format!("--dbname={}", conninfo(database)).into());
             }
             self.run("pg_dumpall", arguments, "the roles of the server")?;
-            let bytes = reach::within(self.reach.place, || fs::metadata(&path).map_or(0, |found| found.len()))?;
+            let bytes =
+                reach::within(self.reach.place, || fs::metadata(&path).map_or(0, |found| found.len()))?;
             if bytes == 0 {
-                return Err(self.bad("pg_dumpall", "the roles of the server", "it ended with status 0 and wrote nothing"));
+                return Err(self.bad(
+                    "pg_dumpall",
+                    "the roles of the server",
+                    "it ended with status 0 and wrote nothing",
+                ));
             }
         }
         Ok(())
     }
 
     /// Dumps a database with the facts of the same snapshot; `None` if nothing is in it and it may be left out.
-    fn database(&self, name: &str, number: usize, has_facts: bool, may_be_left: bool) -> Result<Option<Dumped>> {
+    fn database(
+        &self,
+        name: &str,
+        number: usize,
+        has_facts: bool,
+        may_be_left: bool,
+    ) -> Result<Option<Dumped>> {
         let wrong = |error| self.reach.at("dump a database", &error);
         let mut connection = self.reach.open(name)?;
         let version = connection.known("show server_version_num").map_err(wrong)?;
@@ -328,7 +352,8 @@ impl Dumping<'_> {
     /// Reads from a finished dump how its database is made, and whether it has what it must.
     fn definition(&self, name: &str, directory: String, path: &Path, tables: usize) -> Result<Database> {
         let what = format!("the database {name}");
-        let list = ["--list".into(), path.into()].to_vec();
+        // Without `--create` rights and comments of the database itself are not listed.
+        let list = ["--create".into(), "--list".into(), path.into()].to_vec();
         let listed = self.read(list, None, &what)?;
         let data = listed.lines().filter(|line| line.contains(" TABLE DATA ")).count();
         if data < tables {
@@ -355,7 +380,9 @@ impl Dumping<'_> {
         if let Some(input) = input {
             command = command.input(place::Input::Bytes(input.into_bytes()));
         }
-        self.reach.run(&command)?.map_err(|why| self.bad("pg_dump", what, &format!("its dump cannot be read: {why}")))
+        self.reach
+            .run(&command)?
+            .map_err(|why| self.bad("pg_dump", what, &format!("its dump cannot be read: {why}")))
     }
 
     fn bad(&self, program: &str, what: &str, why: &str) -> Error {
@@ -367,9 +394,15 @@ impl Dumping<'_> {
 fn is_about_database(line: &str) -> bool {
     let Some((_, entry)) = line.split_once("; ") else { return false };
     let rest = entry.splitn(3, ' ').nth(2).unwrap_or_default();
-    ["DATABASE - ", "DATABASE PROPERTIES - ", "ACL - DATABASE ", "COMMENT - DATABASE ", "SECURITY LABEL - DATABASE "]
-        .iter()
-        .any(|kind| rest.starts_with(kind))
+    [
+        "DATABASE - ",
+        "DATABASE PROPERTIES - ",
+        "ACL - DATABASE ",
+        "COMMENT - DATABASE ",
+        "SECURITY LABEL - DATABASE ",
+    ]
+    .iter()
+    .any(|kind| rest.starts_with(kind))
 }
 
 /// Takes the statements about a database apart.
@@ -414,7 +447,8 @@ impl Finish for Ending {
             let why = "its dump was not read to its end".to_owned();
             return Err(Error::Server { action: "store the databases", server: self.server, why });
         }
-        let notes = (!self.passwords).then(|| "without the passwords of its roles, which its role may not read".to_owned());
+        let notes = (!self.passwords)
+            .then(|| "without the passwords of its roles, which its role may not read".to_owned());
         Ok(Finished { problems: self.problems, notes: notes.into_iter().collect(), ..Finished::default() })
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn damage(parts: &[Part], contents: &Contents, how: Damage) -> Result
             for (path, _) in &tables {
                 lose(path)?;
             }
-            format!("half of the rows of all {} tables with rows were removed, one at least of each", tables.len())
+            format!(
+                "half of the rows of all {} tables with rows were removed, one at least of each",
+                tables.len()
+            )
         }
     }))
 }

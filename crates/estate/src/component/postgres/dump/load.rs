@@ -42,7 +42,8 @@ impl Loader<'_> {
     pub(super) fn roles(&self, connection: &mut Connection) -> Result<Loaded> {
         let missing = missing_roles(connection, self.reach, self.contents)?;
         let path = self.dump.join(ROLES);
-        let script = reach::within(self.reach.place, || fs::read(&path))?.map_err(Error::io("read", &path))?;
+        let script =
+            reach::within(self.reach.place, || fs::read(&path))?.map_err(Error::io("read", &path))?;
         let Ok(script) = String::from_utf8(script) else {
             return Ok(Err(No::Wrong(format!("{ROLES} is not UTF-8"))));
         };

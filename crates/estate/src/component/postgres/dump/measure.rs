@@ -195,7 +195,9 @@ pub(super) fn compare(
         // What a failed statement leaves is a transaction to be ended; if not even that works, the next one says so.
         let ended = connection.query("rollback");
         match (found, ended) {
-            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => return Err(Error::Interrupted),
+            (Err(Failure::Interrupted), _) | (_, Err(Failure::Interrupted)) => {
+                return Err(Error::Interrupted);
+            }
             (Ok(found), _) => proof.agree(what, expected, &found),
             // What is not there, or cannot be read, is a loss and no lack of knowledge.
             (Err(error), _)

@@ -230,12 +230,13 @@ impl Component for Dumps {
                     find(
                         Severity::Warning,
                         what,
-                        "they are in no backup: keep them elsewhere, or connect as a superuser",
+                        "they are in no backup: keep them elsewhere, or let it read pg_authid",
                     );
                 }
                 let major = found.programs.major;
                 let binaries = self.options.binaries.as_deref();
-                if let Ok(Err(why)) = programs::find(&self.place, binaries, major, programs::SERVER, &cancel) {
+                if let Ok(Err(why)) = programs::find(&self.place, binaries, major, programs::SERVER, &cancel)
+                {
                     find(Severity::Warning, why, "without them a restore cannot be tested");
                 }
             }

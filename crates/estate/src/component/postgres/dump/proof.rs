@@ -55,7 +55,9 @@ pub(super) fn prove(
         true => match reach::within(place, || reach::user_named(SERVER_USER))? {
             Some(user) => Some(user),
             None => {
-                let why = format!("PostgreSQL does not run as root, and there is no user {SERVER_USER} on this machine");
+                let why = format!(
+                    "PostgreSQL does not run as root, and there is no user {SERVER_USER} on this machine"
+                );
                 proof.unknown(SERVER, "it starts", why);
                 return Ok(proof);
             }
@@ -84,12 +86,13 @@ pub(super) fn prove(
             return Ok(proof);
         }
     };
-    let reach =
-        Reach::private(server.socket(), &contents.bootstrap, dumps.options.timeout, place, cancel);
+    let reach = Reach::private(server.socket(), &contents.bootstrap, dumps.options.timeout, place, cancel);
     let loader = Loader { reach: &reach, programs: &programs.directory, contents, dump: &part.beside };
     let mut admin = reach.open("template1")?;
     cluster.tablespaces(&mut admin, contents, &reach)?;
-    // Whoever is not the bootstrap role may be its namesake in the cluster that was dumped.
+    // It is there from the start, and may be among what was dumped.
+    let dropped = admin.query("drop database if exists postgres");
+    dropped.map_err(|error| reach.at("make room for the database postgres", &error))?;
     let same = |name: &str| name.to_owned();
     load_and_compare(&mut proof, &loader, dumps, recorded, &mut admin, &same)?;
     if proof.outcome() == super::super::super::Proven::Proven {
@@ -192,7 +195,10 @@ impl Cluster<'_> {
         for (number, name) in contents.tablespaces.iter().enumerate() {
             let directory: PathBuf = self.root.join(format!("tablespace-{number}"));
             reach::within(self.place, || {
-                fs::DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make", &directory))?;
+                fs::DirBuilder::new()
+                    .mode(0o700)
+                    .create(&directory)
+                    .map_err(Error::io("make", &directory))?;
                 super::give(&directory, self.user)
             })??;
             let location = super::super::connection::literal(&directory.to_string_lossy());

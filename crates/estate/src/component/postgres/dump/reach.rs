@@ -97,11 +97,8 @@ impl<'a> Reach<'a> {
 
     /// Opens a session in a database.
     pub(super) fn connect(&self, database: &str) -> std::result::Result<Connection, Failure> {
-        let login = Login {
-            user: self.user.clone(),
-            database: database.to_owned(),
-            password: self.password.clone(),
-        };
+        let login =
+            Login { user: self.user.clone(), database: database.to_owned(), password: self.password.clone() };
         let uid = self.as_user.map(|(uid, _)| uid);
         let open = || Connection::open(&self.address, &login, uid, self.cancel);
         self.place.within(open).map_err(|error| Failure::Refused(error.to_string()))?
@@ -219,13 +216,15 @@ fn said(ended: &Finished) -> String {
 
 /// Does something where the place's files are.
 pub(super) fn within<T: Send>(place: &Place, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let failed = |error: place::Error| Error::Command { what: super::KIND.to_owned(), why: error.to_string() };
+    let failed =
+        |error: place::Error| Error::Command { what: super::KIND.to_owned(), why: error.to_string() };
     place.within(work).map_err(failed)
 }
 
 fn socket(given: Option<&Path>, port: u16) -> PathBuf {
     let file = |directory: &Path| directory.join(format!(".s.PGSQL.{port}"));
-    let standard = || SOCKETS.iter().map(|directory| file(Path::new(directory))).find(|socket| socket.exists());
+    let standard =
+        || SOCKETS.iter().map(|directory| file(Path::new(directory))).find(|socket| socket.exists());
     match given {
         Some(directory) => file(directory),
         None => standard().unwrap_or_else(|| file(Path::new(SOCKETS[0]))),

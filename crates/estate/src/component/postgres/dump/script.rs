@@ -143,7 +143,10 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_a_statement_that_the_server_refuses() {
-        assert_eq!(statements("CREATE ROLE a;\nALTER ROLE a WITH PASSW"), ["CREATE ROLE a", "ALTER ROLE a WITH PASSW"]);
+        assert_eq!(
+            statements("CREATE ROLE a;\nALTER ROLE a WITH PASSW"),
+            ["CREATE ROLE a", "ALTER ROLE a WITH PASSW"]
+        );
         assert_eq!(statements("COMMENT ON ROLE a IS 'x"), ["COMMENT ON ROLE a IS 'x"]);
     }
 

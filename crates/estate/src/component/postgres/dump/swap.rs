@@ -193,13 +193,17 @@ pub(super) fn apply(reach: &Reach<'_>, part: &Part, contents: &Contents) -> Resu
             Some(now) if *now == names.beside => {
                 if there.contains_key(name) {
                     if there.contains_key(&names.kept) {
-                        return refused(format!("somebody has made {name:?} while it was replaced: move it away"));
+                        return refused(format!(
+                            "somebody has made {name:?} while it was replaced: move it away"
+                        ));
                     }
                     renames.push((name.clone(), names.kept));
                 }
                 renames.push((names.beside, name.clone()));
             }
-            Some(now) => return refused(format!("what was loaded for {name:?} is called {now:?}: restore anew")),
+            Some(now) => {
+                return refused(format!("what was loaded for {name:?} is called {now:?}: restore anew"));
+            }
             None => return refused(format!("what was loaded for {name:?} is gone: restore anew")),
         }
     }
@@ -207,7 +211,10 @@ pub(super) fn apply(reach: &Reach<'_>, part: &Part, contents: &Contents) -> Resu
     let loader = Loader { reach, programs: &PathBuf::new(), contents, dump: &part.target };
     for database in &contents.databases {
         if let Err(load::No::Wrong(why) | load::No::Untried(why)) = loader.properties(&mut admin, database)? {
-            return refused(format!("comments, settings and rights of {:?} could not be given: {why}", database.name));
+            return refused(format!(
+                "comments, settings and rights of {:?} could not be given: {why}",
+                database.name
+            ));
         }
     }
     Ok(())
@@ -248,7 +255,9 @@ pub(super) fn commit(reach: &Reach<'_>, part: &Part) -> Result<()> {
         let there = all(&mut admin, reach)?;
         for (name, oid) in &loads.oids {
             if there.get(name) != Some(oid) && there.contains_key(&Names::of(name, run).kept) {
-                let why = format!("{name:?} is neither replaced nor rolled back: finish the one or the other first");
+                let why = format!(
+                    "{name:?} is neither replaced nor rolled back: finish the one or the other first"
+                );
                 return Err(reach.failed("remove what was kept", why));
             }
         }
