@@ -57,7 +57,7 @@ pub fn contents(cluster: &Cluster) -> String {
     if !there.status.success() {
         return String::new();
     }
-    let about = "select coalesce(datacl::text, ''), shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba), \
+    let about = "select (select string_agg(a::text, ' ' order by a::text) from unnest(datacl) a), shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba), \
                  (select setconfig::text from pg_db_role_setting where setdatabase = d.oid) from pg_database d where datname = ";
     [
         sql(cluster, "shop", "select id, name from agents order by id"),
