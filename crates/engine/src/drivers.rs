@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use estate::check::{self, Check};
 use estate::component::{
-    self, CommandOptions, Component, Export, Exported, FilesOptions, PostgresOptions, RedisOptions,
-    SqliteOptions,
+    self, CommandOptions, Component, DumpOptions, Export, Exported, FilesOptions, PostgresOptions,
+    RedisOptions, SqliteOptions,
 };
 use estate::secrets::Secrets;
 use estate::service::{self, Service, Verb};
@@ -335,6 +335,29 @@ impl Maker<'_> {
                     ..self.postgres(postgres)?
                 };
                 Box::new(component::postgres::Postgres::new(options, self.place.clone()))
+            }
+            ComponentKind::PostgresDump(dump) => {
+                let password = dump.password.as_ref().map(|late| self.late(late)).transpose()?;
+                let databases = match &dump.postgres_dump {
+                    plan::Databases::All => None,
+                    plan::Databases::These(names) => Some(names.clone()),
+                };
+                let options = DumpOptions {
+                    databases,
+                    socket: dump.socket.as_ref().map(|path| self.path(path)),
+                    host: dump.host.clone(),
+                    port: dump.port,
+                    tls: dump.tls.as_ref().map(|tls| self.tls(tls)),
+                    user: dump.role.clone(),
+                    password,
+                    database: dump.database.clone(),
+                    binaries: dump.binaries.as_ref().map(|path| self.path(path)),
+                    facts,
+                    hold: self.site.state.join("scratch").join("hold").join(name),
+                    timeout: *declared.timeout,
+                    ..DumpOptions::of(name, self.site.state.clone())
+                };
+                Box::new(component::postgres::dump::Dumps::new(options, self.place.clone()))
             }
             ComponentKind::Redis(redis) => {
                 let password = redis.password.as_ref().map(|late| self.late(late)).transpose()?;

@@ -185,6 +185,19 @@ impl Book<'_> {
         match kind {
             ComponentKind::Sqlite(sqlite) => format!("SQLite database {}", path(&sqlite.sqlite)),
             ComponentKind::Postgres(postgres) => format!("PostgreSQL cluster {}", path(&postgres.postgres)),
+            ComponentKind::PostgresDump(dump) => {
+                let which = match &dump.postgres_dump {
+                    plan::Databases::All => "all databases".to_owned(),
+                    plan::Databases::These(names) => format!("the databases {}", names.join(", ")),
+                };
+                let port = dump.port.map_or(String::new(), |port| format!(", port {port}"));
+                let server = match (&dump.host, &dump.socket) {
+                    (Some(host), _) => format!("at {host}"),
+                    (None, Some(socket)) => format!("with its socket in {}", path(socket)),
+                    (None, None) => "of this machine".to_owned(),
+                };
+                format!("{which} of the PostgreSQL server {server}{port}, dumped")
+            }
             ComponentKind::Redis(redis) => format!("Redis server of {}", path(&redis.redis)),
             ComponentKind::Files(files) => {
                 let paths: Vec<String> = files.files.iter().map(|file| path(file)).collect();

@@ -325,17 +325,19 @@ impl<'a> Performer<'a> {
             .within(|| swap.apply(&mut |_, _| Ok(())).map(|()| swap.kept()))
             .map_err(|error| failure(error.into()))?
             .map_err(wrong)?;
-        let left = self
+        let (left, elsewhere) = self
             .beside(driver, || {
                 driver.after_swap(&restored.parts, &restored.recorded, &cancel)?;
-                Ok(driver.left_to_people(&restored.recorded))
+                let elsewhere = driver.kept(&restored.parts, &cancel)?;
+                Ok((driver.left_to_people(&restored.recorded), elsewhere))
             })
             .map_err(failure)?
             .map_err(wrong)?;
         let targets: Vec<String> = swap.parts.iter().map(|part| part.target.display().to_string()).collect();
-        let mut performed = Performed::new(match kept.len() {
-            0 => format!("{} in place; nothing was there before", targets.join(", ")),
-            n => format!("{} in place; {n} old kept until commit", targets.join(", ")),
+        let mut performed = Performed::new(match (elsewhere.as_slice(), kept.len()) {
+            ([], 0) => format!("{} in place; nothing was there before", targets.join(", ")),
+            ([], n) => format!("{} in place; {n} old kept until commit", targets.join(", ")),
+            (elsewhere, _) => format!("in place; kept until commit: {}", elsewhere.join(", ")),
         });
         let left: Vec<String> = left.into_iter().map(|left| left.what).collect();
         performed.output = json!({ "kept": kept, "left_to_people": left });
@@ -611,9 +613,14 @@ impl Actions for Performer<'_> {
         }
     }
 
-    fn undo(&self, action: &Action, _: &Performed, _: &StepContext<'_>) -> Result<Undone, Failure> {
+    fn undo(&self, action: &Action, _: &Performed, at: &StepContext<'_>) -> Result<Undone, Failure> {
         match read(action).map_err(Failure::could_not_run)? {
             Work::Swap { restored, swap } => {
+                let driver = self.drivers.component(&restored.component).map_err(failure)?;
+                let cancel = at.cancel_flag();
+                self.beside(driver, || driver.undo_swap(&restored.parts, &restored.recorded, &cancel))
+                    .map_err(failure)?
+                    .map_err(|error| failure(Error::component(&restored.component)(error)))?;
                 self.place
                     .within(|| swap.rollback(&mut |_, _| Ok(())))
                     .map_err(|error| failure(error.into()))?

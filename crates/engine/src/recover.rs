@@ -19,7 +19,7 @@ use crate::point::Catalogue;
 use crate::resolve::{self, Chosen, Context, Mode, Numbers, Resolution, Wanted};
 use crate::runs::{self, Files, Kind, new_id};
 use crate::site::Site;
-use crate::work::{Work, read};
+use crate::work::{Restored, Work, read};
 use crate::{Error, Result, log, preflight, status};
 
 /// A run that is resolved and not begun: what is shown before anything is done.
@@ -121,7 +121,7 @@ pub fn preview_restore(site: &Site, component: &str, goal: &Goal, to: Option<&Pa
         parts = parts.iter().map(|part| part.moved_to(directory)).collect();
     }
     let restored = log::restored(component, &choice, parts);
-    let steps = resolve::restore_steps(&id, vec![restored], &mut Numbers::top());
+    let steps = resolve::restore_steps(&id, vec![restored], &drivers, &mut Numbers::top())?;
     let context = Context { at, chosen: vec![Chosen::of(&choice)], ..plain_context(site, now) };
     let runbook = runbook(format!("restore {component}"), steps, &context);
     let findings = preflight::of(site, &runbook, &context, &catalogue);
@@ -238,16 +238,22 @@ pub fn commit(
     site: &Site,
     id: &str,
     conduct: Conduct<'_>,
-    confirm: &mut dyn FnMut(&[std::path::PathBuf]) -> bool,
-) -> Result<Option<Vec<std::path::PathBuf>>> {
+    confirm: &mut dyn FnMut(&[String]) -> bool,
+) -> Result<Option<Vec<String>>> {
     let (state, pinned) = pinned(site, id)?;
     let swaps = swaps_of(&state);
-    let kept: Vec<std::path::PathBuf> = swaps.iter().flat_map(estate::swap::SwapPlan::kept).collect();
+    let drivers = Drivers::of(&pinned, &Place::host())?;
+    let cancel = estate::component::Cancel::default();
+    let mut kept = Vec::new();
+    for (restored, swap) in &swaps {
+        kept.extend(swap.kept().iter().map(|path| path.display().to_string()));
+        let driver = drivers.component(&restored.component)?;
+        kept.extend(driver.kept(&restored.parts, &cancel).map_err(Error::component(&restored.component))?);
+    }
     if !confirm(&kept) {
         return Ok(None);
     }
     let files = Files::of(&site.state, id);
-    let drivers = Drivers::of(&pinned, &Place::host())?;
     let performer = Performer::new(&pinned, &drivers, Place::host(), site.repository.clone());
     let orders = ControlDirectory::of(&files.journal());
     let controls = (conduct.controls, orders);
@@ -263,8 +269,11 @@ pub fn commit(
     };
     let journal = Journal::open(&files.journal())?;
     let _: Ended = runbook::commit(journal, &site.who, environment, &mut |_| {
-        for swap in &swaps {
-            swap.commit().map_err(|error| Failure::failed(error.to_string()))?;
+        for (restored, swap) in &swaps {
+            let failed = |why: String| Failure::failed(why);
+            swap.commit().map_err(|error| failed(error.to_string()))?;
+            let driver = drivers.component(&restored.component).map_err(|error| failed(error.to_string()))?;
+            driver.commit(&restored.parts, &cancel).map_err(|error| failed(error.to_string()))?;
         }
         Ok(())
     })?;
@@ -272,14 +281,14 @@ pub fn commit(
 }
 
 /// The swaps that a run did.
-pub(crate) fn swaps_of(state: &State) -> Vec<estate::swap::SwapPlan> {
+pub(crate) fn swaps_of(state: &State) -> Vec<(Restored, estate::swap::SwapPlan)> {
     let mut swaps = Vec::new();
     state.runbook().visit(&mut |step, _| {
         if let Body::Action(action) = &step.body
             && matches!(state.step(&step.id).map(|step| &step.status), Some(Status::Succeeded { .. }))
-            && let Ok(Work::Swap { swap, .. }) = read::<Work>(action)
+            && let Ok(Work::Swap { restored, swap }) = read::<Work>(action)
         {
-            swaps.push(swap);
+            swaps.push((restored, swap));
         }
     });
     swaps

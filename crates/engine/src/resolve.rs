@@ -459,7 +459,7 @@ impl Resolver<'_> {
                 self.chosen.push(Chosen::of(&choice));
             }
         }
-        Ok(restore_steps(self.wanted.run, restored, numbers))
+        restore_steps(self.wanted.run, restored, self.drivers, numbers)
     }
 
     fn start(&mut self, service: &str, numbers: &mut Numbers) -> Result<Step> {
@@ -624,7 +624,12 @@ pub(crate) fn backup_steps(
 
 /// Each component is fetched and proven, all of them together; then they are swapped in, one after the other, so that
 /// nothing is replaced before everything that replaces it is proven.
-pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Numbers) -> Vec<Step> {
+pub(crate) fn restore_steps(
+    run: &str,
+    restored: Vec<Restored>,
+    drivers: &Drivers,
+    numbers: &mut Numbers,
+) -> Result<Vec<Step>> {
     let mut proven = Vec::new();
     let together = numbers.next();
     let mut inside = Numbers::inside(&together);
@@ -643,22 +648,22 @@ pub(crate) fn restore_steps(run: &str, restored: Vec<Restored>, numbers: &mut Nu
     for one in restored {
         let swap = SwapPlan::of(run, &one.parts);
         let name = format!("{} in its place, the old kept", one.component);
-        let command = one
-            .parts
-            .iter()
-            .map(|part| {
-                let (target, beside) = (part.target.display(), part.beside.display());
-                format!("mv {target} {target}.before-{run}; mv {beside} {target}")
-            })
-            .collect::<Vec<_>>()
-            .join("; ");
+        let moves = one.parts.iter().map(|part| {
+            let (target, beside) = (part.target.display(), part.beside.display());
+            format!("mv {target} {target}.before-{run}; mv {beside} {target}")
+        });
+        let driver = drivers.component(&one.component)?;
+        // Where it is not files that are replaced, what happens to those is of no interest.
+        let command = driver
+            .swap_by_hand(&one.parts, &one.recorded)
+            .unwrap_or_else(|| moves.collect::<Vec<_>>().join("; "));
         let work = Work::Swap { restored: one, swap };
         steps.push(phase(
             Step::new(numbers.next().as_str(), name, Body::Action(work.action(command))),
             "cut over",
         ));
     }
-    steps
+    Ok(steps)
 }
 
 pub(crate) fn fetch_and_prove(one: &Restored, id: &StepId) -> Step {

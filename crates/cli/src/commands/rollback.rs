@@ -8,7 +8,7 @@ use super::run;
 use crate::estate::{FromArgs, PlanArgs};
 use crate::live::Live;
 use crate::outcome::{Answer, Done, Failure};
-use crate::ui::{Ui, printable_path};
+use crate::ui::{Ui, printable};
 
 /// Take back what a run did
 ///
@@ -80,7 +80,7 @@ pub fn commit_run(args: &CommitArgs, ui: &Ui) -> Answer {
     let live = Live::new(ui, &site.who, None);
     let mut trouble = None;
     let committed = commit(&site, &id, run::conduct(&live), &mut |kept| {
-        let shown = kept.iter().try_for_each(|path| ui.line(format!("removes {}", printable_path(path))));
+        let shown = kept.iter().try_for_each(|kept| ui.line(format!("removes {}", printable(kept))));
         match shown.and_then(|()| run::confirm(ui, args.yes, "This cannot be undone.")) {
             Ok(confirmed) => confirmed,
             Err(failure) => {

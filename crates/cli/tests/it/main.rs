@@ -17,6 +17,7 @@ mod json;
 mod logs;
 mod open;
 mod postgres;
+mod postgres_dump;
 mod proving;
 mod redis;
 mod redis_log;

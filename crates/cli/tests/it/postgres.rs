@@ -260,7 +260,7 @@ fn a_check_asks_the_server_of_a_component() {
 }
 
 /// The commands of the blocks under a heading, in order.
-fn commands_under<'a>(book: &'a str, heading: &str) -> Vec<&'a str> {
+pub fn commands_under<'a>(book: &'a str, heading: &str) -> Vec<&'a str> {
     let section = book.split_once(&format!("{heading}\n")).unwrap().1;
     let section = section.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
     section.split("```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap()).collect()

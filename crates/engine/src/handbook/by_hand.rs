@@ -53,7 +53,9 @@ impl ByHand {
             prove: driver
                 .and_then(|driver| driver.prove_by_hand(&parts, &point.recorded))
                 .unwrap_or_else(|| prove(point, &parts)),
-            swap: swap(&parts, kind),
+            swap: driver
+                .and_then(|driver| driver.swap_by_hand(&parts, &point.recorded))
+                .unwrap_or_else(|| swap(&parts, kind)),
         }
     }
 }

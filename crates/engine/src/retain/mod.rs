@@ -225,7 +225,7 @@ fn needs_its_points(state: &runbook::State, id: &str, now: Timestamp) -> bool {
     if !changes {
         return runs::is_open(state) && began_within(id, REHEARSAL_MAX, now);
     }
-    let keeps_the_old = || crate::recover::swaps_of(state).iter().any(|swap| !swap.kept().is_empty());
+    let keeps_the_old = || crate::recover::swaps_of(state).iter().any(|(_, swap)| !swap.kept().is_empty());
     runs::is_open(state) || keeps_the_old()
 }
 

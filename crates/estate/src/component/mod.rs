@@ -49,8 +49,8 @@ pub use follow::Follow;
 pub use holders::{Holder, Holders};
 pub use log::{Log, LogBase, LogFile, LogPiece, Replay, Replayed, Standing};
 pub use options::{
-    CommandOptions, Export, Exported, FilesOptions, Identity, Pages, PostgresOptions, RedisOptions,
-    SqliteOptions, Tls,
+    CommandOptions, DumpOptions, Export, Exported, FilesOptions, Identity, Pages, PostgresOptions,
+    RedisOptions, SqliteOptions, Tls,
 };
 pub use proof::{Holds, LeftToPeople, Proof, Proven, Shown};
 pub use restore::Part;
@@ -149,6 +149,28 @@ pub trait Component: Send + Sync {
     /// loads it. Does it again when called again.
     fn after_swap(&self, _parts: &[Part], _recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {
         Ok(())
+    }
+
+    /// Takes back what [`Self::after_swap`] did elsewhere than in the files of the parts. Does nothing when there is nothing
+    /// to be taken back, or it was taken back already.
+    fn undo_swap(&self, _parts: &[Part], _recorded: &PointFacts, _cancel: &Cancel) -> Result<()> {
+        Ok(())
+    }
+
+    /// Names what is kept of the old elsewhere than in files, which [`Self::commit`] removes.
+    fn kept(&self, _parts: &[Part], _cancel: &Cancel) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what is kept elsewhere than in files. Resumes by being called again.
+    fn commit(&self, _parts: &[Part], _cancel: &Cancel) -> Result<()> {
+        Ok(())
+    }
+
+    /// The commands with which a person does what [`Self::after_swap`] does, shown before it is done; nothing if moving
+    /// files is all.
+    fn swap_by_hand(&self, _parts: &[Part], _recorded: &PointFacts) -> Option<String> {
+        None
     }
 
     /// The commands with which a person shows what [`Self::prove`] shows, for a printed runbook; nothing if there are

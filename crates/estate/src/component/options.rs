@@ -138,6 +138,81 @@ impl PostgresOptions {
     }
 }
 
+/// A component of kind `postgres_dump`: databases of a server, each as `pg_dump` writes it, and the server's roles.
+#[derive(Clone)]
+pub struct DumpOptions {
+    /// The component's name in the plan: the dumps lie at `/lifeboat/postgres/NAME` in the snapshot.
+    pub name: String,
+    /// The databases; all but templates if `None`.
+    pub databases: Option<Vec<String>>,
+    /// The directory of the server's socket; where Debian's servers have it by default.
+    pub socket: Option<PathBuf>,
+    /// The host to connect to by TCP instead.
+    pub host: Option<String>,
+    /// The port, which names the socket as well; 5432 by default.
+    pub port: Option<u16>,
+    /// How to speak TLS with that host.
+    pub tls: Option<Tls>,
+    /// The role to connect as; `postgres` by default.
+    pub user: Option<String>,
+    /// The role's password, for servers that ask for one.
+    pub password: Option<String>,
+    /// The database in which facts are measured; the first of `databases`, or `postgres`, by default.
+    pub database: Option<String>,
+    /// The directory of PostgreSQL's programs; where packages put them by default.
+    pub binaries: Option<PathBuf>,
+    /// Facts by name: a query that gives one row with one value.
+    pub facts: Vec<(String, String)>,
+    /// A directory of the place in which dumps lie while they are put back; made when it is missing.
+    pub hold: PathBuf,
+    /// The directory above `hold` and above the scratch of captures that is Lifeboat's own: the users of programs are let
+    /// through from there on.
+    pub state: PathBuf,
+    /// How long a single fact, or the count of one table, may take; 10 minutes by default.
+    pub query_timeout: Duration,
+    /// How long a dump, or a load, of one database may take; 6 hours by default.
+    pub timeout: Duration,
+}
+
+/// Shows no password.
+impl fmt::Debug for DumpOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DumpOptions")
+            .field("name", &self.name)
+            .field("databases", &self.databases)
+            .field("socket", &self.socket)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("tls", &self.tls)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DumpOptions {
+    /// The defaults for a component of this name, with a state directory of its own.
+    pub fn of(name: impl Into<String>, state: impl Into<PathBuf>) -> Self {
+        let (name, state) = (name.into(), state.into());
+        Self {
+            databases: None,
+            socket: None,
+            host: None,
+            port: None,
+            tls: None,
+            user: None,
+            password: None,
+            database: None,
+            binaries: None,
+            facts: Vec::new(),
+            hold: state.join("hold").join(&name),
+            name,
+            state,
+            query_timeout: Duration::from_secs(600),
+            timeout: Duration::from_secs(6 * 3600),
+        }
+    }
+}
+
 /// A component of kind `command`: whatever a command prints.
 #[derive(Debug, Clone)]
 pub struct CommandOptions {

@@ -28,6 +28,10 @@ struct Specimen {
     damage: fn(&Path),
     /// Takes a part of what lies beside away, leaving it well-formed.
     lessen: fn(&Path),
+    /// A server that runs as long as the specimen is there.
+    _server: Option<crate::cluster::Server>,
+    /// Removes what no removal of files does.
+    lose: fn(&Path),
     /// Knows an unchanged source by its token.
     has_token: bool,
     /// Does what is left to people after a disaster.
@@ -59,6 +63,7 @@ impl Specimen {
     }
 
     fn destroy(&self) {
+        (self.lose)(self.path());
         (self.rest)(self.path());
         for path in self.component.destroy() {
             estate::swap::remove(&path).unwrap();
@@ -112,6 +117,7 @@ conformance! {
     files => files();
     command => command();
     postgres => postgres();
+    postgres_dump => postgres_dump();
     redis => redis(false);
     redis_that_appends => redis(true);
 }
@@ -157,6 +163,8 @@ fn sqlite(journal: &str, pages: Pages) -> Specimen {
                 "pragma foreign_keys=off; delete from events where id > 490; pragma journal_mode=delete",
             );
         },
+        _server: None,
+        lose: |_| (),
         has_token: true,
         fill_in: |_| (),
         wake: |_| (),
@@ -203,6 +211,8 @@ fn files() -> Specimen {
                 fs::remove_file(path.join("a.yaml")).unwrap();
             }
         },
+        _server: None,
+        lose: |_| (),
         has_token: false,
         fill_in: |directory| fs::write(directory.join(".env"), "SECRET=hunter3\n").unwrap(),
         wake: |_| (),
@@ -233,6 +243,8 @@ fn command() -> Specimen {
         contents: |directory| fs::read_to_string(directory.join("state")).unwrap_or_default(),
         damage: |path| fs::write(path, "one\ntwo\nthree\nEND\n").unwrap(),
         lessen: |path| fs::write(path, "one\ntwo\nend\n").unwrap(),
+        _server: None,
+        lose: |_| (),
         has_token: false,
         fill_in: |_| (),
         wake: |_| (),
@@ -273,10 +285,53 @@ fn postgres() -> Specimen {
         },
         // One user and no server: what an administrator does with a cluster that must not be reached.
         lessen: |data| crate::cluster::alone(data, "delete from agents where id > 2900"),
+        _server: None,
+        lose: |_| (),
         has_token: false,
         fill_in: |_| (),
         wake: |directory| Cluster::at(directory).start(),
         rest: |directory| Cluster::at(directory).stop(),
+    }
+}
+
+fn postgres_dump() -> Specimen {
+    let directory = crate::cluster::directory();
+    let cluster = Cluster::make(directory.path());
+    crate::postgres_dump::fill(&cluster);
+    let facts = [("agents", "select count(*) from agents"), ("last", "select max(name) from agents")];
+    Specimen {
+        component: Box::new(crate::postgres_dump::component(
+            &cluster,
+            Some(crate::postgres_dump::NAMES),
+            &facts,
+        )),
+        directory,
+        change: |directory| {
+            _ = crate::postgres_dump::sql(
+                &Cluster::at(directory),
+                "shop",
+                "insert into agents select max(id) + 1, 'new' from agents",
+            );
+        },
+        contents: |directory| crate::postgres_dump::contents(&Cluster::at(directory)),
+        damage: |dump| {
+            crate::postgres_dump::in_rows(dump, |text| {
+                let middle = text.len() / 2;
+                text[middle..middle + 64].fill(0xa5);
+            });
+        },
+        lessen: |dump| {
+            crate::postgres_dump::in_rows(dump, |text| {
+                let end = text.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+                text.drain(..end);
+            });
+        },
+        _server: Some(crate::cluster::Server(cluster)),
+        lose: |directory| crate::postgres_dump::drop_all(&Cluster::at(directory)),
+        has_token: false,
+        fill_in: |_| (),
+        wake: |_| (),
+        rest: |_| (),
     }
 }
 
@@ -319,6 +374,8 @@ fn redis(appends: bool) -> Specimen {
                 crate::cache::lessen(&crate::cache::dump_in(path));
             }
         },
+        _server: None,
+        lose: |_| (),
         has_token: false,
         fill_in: |_| (),
         wake: |directory| Cache::at(directory).start(),
@@ -336,7 +393,8 @@ fn looks_well(specimen: &Specimen) {
     assert!(state.present);
     assert_eq!(state.damage, None);
     assert!(!component.engine().is_empty());
-    assert!(!component.destroy().is_empty());
+    // What is on a server, only the server can remove.
+    assert!(!component.destroy().is_empty() || component.kind() == "postgres_dump");
     let stored = specimen.back_up(None).unwrap();
     assert_eq!(stored.point.kind, component.kind());
     assert!(stored.point.engine.ends_with(&component.engine()), "{}", stored.point.engine);
@@ -471,12 +529,31 @@ fn comes_back_over_what_is_there(specimen: &Specimen) {
         // What a command has put back, only a command can take away.
         return;
     }
+    if specimen.component.kind() == "postgres_dump" {
+        return goes_back_by_names(specimen, &stored, &changed);
+    }
     assert!(!plan.kept().is_empty());
     (specimen.rest)(specimen.path());
     plan.rollback(&mut |_, _| Ok(())).unwrap();
     assert_eq!(specimen.contents(), changed);
     plan.rollback(&mut |_, _| panic!("there is nothing left to move")).unwrap();
     plan.commit().unwrap();
+    assert_eq!(specimen.contents(), changed);
+}
+
+/// What is on a server is kept there, and not in files.
+fn goes_back_by_names(specimen: &Specimen, stored: &Stored, changed: &str) {
+    let (component, cancel) = (&specimen.component, Cancel::default());
+    let parts = component.parts(RUN, &stored.point);
+    assert_eq!(component.kept(&parts, &cancel).unwrap().len(), 2);
+    for _twice in 0..2 {
+        component.undo_swap(&parts, &stored.point, &cancel).unwrap();
+        assert_eq!(specimen.contents(), changed);
+    }
+    for _twice in 0..2 {
+        component.commit(&parts, &cancel).unwrap();
+        assert_eq!(component.kept(&parts, &cancel).unwrap(), [""; 0]);
+    }
     assert_eq!(specimen.contents(), changed);
 }
 

@@ -11,6 +11,7 @@ mod files;
 mod papers;
 mod postgres;
 mod postgres_again;
+mod postgres_dump;
 mod postgres_standby;
 mod postgres_wal;
 mod postgres_ways;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::table::{choice, record, words};
-use crate::{CommandLine, Every, Given, Late, Named, OneOrMore, Percent, Position};
+use crate::{CommandLine, Databases, Every, Given, Late, Named, OneOrMore, Percent, Position};
 
 record! {
     /// Something with state to protect.
@@ -26,8 +26,8 @@ record! {
         every: Option<Every>,
         /// Which recovery points are kept; without it, all. Applied after each backup, and by `lifeboat forget`.
         keep: Option<Keep>,
-        /// Numbers or texts measured when it is backed up and compared after it was restored, by name: for sqlite and
-        /// postgres a query that yields one value, for a command component a shell command that prints one line. That is
+        /// Numbers or texts measured when it is backed up and compared after it was restored, by name: for sqlite, postgres
+        /// and postgres_dump a query that yields one value, for a command component a shell command that prints one line. That is
         /// asked of the source before and after the dump; in a proof it is asked of what was restored, which it reads on
         /// its standard input and finds at the path that `LIFEBOAT_RESTORED` names. While the source is asked, that
         /// variable is not set. For redis a command that is answered with one value, such as `SCARD users`, with `-n 3`
@@ -51,6 +51,8 @@ choice! {
         Sqlite(SqliteComponent) = ["sqlite"],
         /// A PostgreSQL cluster, all of its databases.
         Postgres(PostgresComponent) = ["postgres"],
+        /// Databases of a PostgreSQL server, dumped.
+        PostgresDump(PostgresDumpComponent) = ["postgres_dump"],
         /// A Redis or Valkey server, all of its databases.
         Redis(RedisComponent) = ["redis"],
         /// Whatever a command writes to its standard output.
@@ -105,6 +107,32 @@ record! {
         /// backup counts only when the log that it needs is in the archive.
         archive: Given<bool> = Given::by_default(false),
         /// The directory of the server's programs, with which a restore is proven; without it, Debian's.
+        binaries: Option<PathBuf>,
+    }
+}
+
+record! {
+    /// Databases of a PostgreSQL server, each as `pg_dump` writes it, and the server's roles. It needs no access to the
+    /// server's files. A restore loads them into the server that is named here.
+    pub struct PostgresDumpComponent "postgres_dump component" {
+        /// The databases: `all` (without templates, and without `postgres` if nothing is in it), one, or a list.
+        postgres_dump: Databases,
+        /// The directory of the server's socket; without it and without `host`, where Debian's servers have it.
+        socket: Option<PathBuf>,
+        /// The host to connect to by TCP, instead of the socket.
+        host: Option<String>,
+        /// The port; without it, 5432.
+        port: Option<u16>,
+        /// Says that TLS is spoken with that host, and how; `{}` is enough if the server asks for no certificate.
+        tls: Option<Tls>,
+        /// The role to connect as; without it, `postgres`. To be restored, it must be allowed to make databases.
+        role: Option<String>,
+        /// The database in which the facts are measured; without it, the first that is named, or `postgres`.
+        database: Option<String>,
+        /// The role's password, if the server asks for one.
+        password: Option<Late>,
+        /// The directory of PostgreSQL's programs: `pg_dump`, which must not be older than the server, and for proofs
+        /// those of a server; without it, where packages put them.
         binaries: Option<PathBuf>,
     }
 }

@@ -13,8 +13,8 @@ pub use check::{
     HttpExpect, PortCheck, PortExpect, Question, SqlCheck, SqlQuestion, TcpCheck, TcpExpect,
 };
 pub use component::{
-    CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent, Priority,
-    RedisComponent, SqliteComponent, Tls,
+    CommandComponent, Component, ComponentKind, FilesComponent, Keep, PostgresComponent,
+    PostgresDumpComponent, Priority, RedisComponent, SqliteComponent, Tls,
 };
 pub use plan::{
     Body, Channel, ChannelKind, CommandChannel, Contact, Copy, Repository, SlackChannel, WebhookChannel,

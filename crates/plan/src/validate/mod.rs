@@ -9,9 +9,10 @@ use std::fmt::Display;
 
 use crate::decode::Reader;
 use crate::language::{
-    Body, Component, ComponentKind, Gate, Keep, PostgresComponent, Question, RedisComponent, Service, Tls,
+    Body, Component, ComponentKind, Gate, Keep, PostgresComponent, PostgresDumpComponent, Question,
+    RedisComponent, Service, Tls,
 };
-use crate::values::{Name, OneOrMore, Status};
+use crate::values::{Databases, Name, OneOrMore, Status};
 use crate::yaml::{Node, Value};
 use crate::{CommandExpect, Every, HttpExpect, Position, Unknown};
 
@@ -159,12 +160,17 @@ impl Validator<'_> {
     }
 
     fn postgres(&mut self, name: &str, at: Position, postgres: &PostgresComponent) {
-        if postgres.tls.is_some() && postgres.socket.is_none() && postgres.host.is_none() {
+        let ways = (postgres.socket.is_some(), postgres.host.is_some());
+        self.tls_of_host(name, at, postgres.tls.as_ref(), ways);
+    }
+
+    fn tls_of_host(&mut self, name: &str, at: Position, tls: Option<&Tls>, (socket, host): (bool, bool)) {
+        if tls.is_some() && !socket && !host {
             let message =
                 format!("the component `{name}` says `tls` and no host, so that its socket is used");
             self.say_with_hint(at, message, "add `host`, or remove `tls`: on a socket nobody speaks it");
         }
-        self.tls(name, at, postgres.tls.as_ref(), postgres.socket.is_some());
+        self.tls(name, at, tls, socket);
     }
 
     fn tls(&mut self, name: &str, at: Position, tls: Option<&Tls>, has_socket: bool) {
@@ -188,6 +194,22 @@ impl Validator<'_> {
         }
     }
 
+    fn postgres_dump(&mut self, name: &str, component: &Component, dump: &PostgresDumpComponent) {
+        let ways = (dump.socket.is_some(), dump.host.is_some());
+        self.tls_of_host(name, component.at, dump.tls.as_ref(), ways);
+        if dump.socket.is_some() && dump.host.is_some() {
+            let message = format!("the component `{name}` says a socket and a host");
+            self.say_with_hint(component.at, message, "one of them is enough: remove `socket` or `host`");
+        }
+        if let (Databases::These(names), Some(database)) = (&dump.postgres_dump, &dump.database)
+            && !names.contains(database)
+        {
+            let message = format!("`database: {database}` of `{name}` is none of those that are dumped");
+            let hint = "facts are measured in what is dumped: name one of them, or add it to `postgres_dump`";
+            self.say_with_hint(component.at, message, hint);
+        }
+    }
+
     fn component(&mut self, name: &str, component: &Component) {
         let at = component.at;
         if let ComponentKind::Redis(redis) = &component.kind {
@@ -195,6 +217,9 @@ impl Validator<'_> {
         }
         if let ComponentKind::Postgres(postgres) = &component.kind {
             self.postgres(name, at, postgres);
+        }
+        if let ComponentKind::PostgresDump(dump) = &component.kind {
+            self.postgres_dump(name, component, dump);
         }
         if let ComponentKind::Files(files) = &component.kind {
             if files.files.is_empty() && files.env_files.is_empty() {

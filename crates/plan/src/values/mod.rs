@@ -13,5 +13,5 @@ pub use commands::{CommandLine, TEMPLATE_NAMES, Template, TemplateError};
 pub use every::{Cron, Every};
 pub use expected::{HostPort, JsonExpression, Pattern, Scalar, Sha256, Status, TextMatch};
 pub use late::{HOST_NAMES, Late, LateError, Lookup, Reference, Secret, SecretLate, Source};
-pub use names::{Name, Named, Selection, Unknown};
+pub use names::{Databases, Name, Named, Selection, Unknown};
 pub use wrappers::{Flat, Given, OneOrMore, Version};

@@ -249,3 +249,44 @@ impl Decode for Selection {
         super::OneOrMore::<Name>::schema(schemas)
     }
 }
+
+/// Databases of a server: `all` of them, or these by their own names, which may hold anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// `all`.
+    All,
+    /// These. A database that is called `all` is written `[all]`.
+    These(Vec<String>),
+}
+
+impl Decode for Databases {
+    fn decode(node: &Node, reader: &mut Reader) -> Option<Self> {
+        if let Value::Scalar(text) = &node.value
+            && text.text == "all"
+        {
+            return Some(Self::All);
+        }
+        let names = super::OneOrMore::<String>::decode(node, reader)?.0;
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            reader.say_with_hint(node.at, format!("the database `{twice}` is named twice"), "name it once");
+            return None;
+        }
+        if names.is_empty() {
+            reader.say_with_hint(node.at, "this names no database", "name one at least, or write `all`");
+            return None;
+        }
+        Some(Self::These(names))
+    }
+
+    fn encode(&self) -> Option<Json> {
+        match self {
+            Self::All => Some("all".into()),
+            Self::These(names) => names.encode(),
+        }
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        super::OneOrMore::<String>::schema(schemas)
+    }
+}

@@ -272,6 +272,11 @@ fn circles_and_clashes() {
             head("components: { a: { redis: a, every: continuous }, b: { files: b, every: continuous } }\n"),
         ),
         ("a user without a password", head("components: { a: { redis: a, username: b } }\n")),
+        ("a database twice", head("components: { a: { postgres_dump: [b, b] } }\n")),
+        ("no databases", head("components: { a: { postgres_dump: [] } }\n")),
+        ("facts of another database", head("components: { a: { postgres_dump: b, database: c } }\n")),
+        ("two ways to a server", head("components: { a: { postgres_dump: all, socket: b, host: c } }\n")),
+        ("a misspelt kind", head("components: { a: { postgres_dumps: all } }\n")),
     ]);
     insta::assert_snapshot!(told);
 }

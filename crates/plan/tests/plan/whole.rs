@@ -89,7 +89,10 @@ fn what_a_scenario_stands_on_is_known() {
     let reach = plan.reach("parts").expect("it is there");
     assert_eq!(reach.scenarios, ["parts", "all-of-it"]);
     assert_eq!(reach.services, ["names", "proxy", "app", "worker"]);
-    assert_eq!(reach.components, ["tree", "settings", "forge", "cluster", "cache", "queue", "dump"]);
+    assert_eq!(
+        reach.components,
+        ["tree", "settings", "forge", "cluster", "dumps", "managed", "cache", "queue", "dump"]
+    );
     assert_eq!(reach.checks, ["answers", "proxy-open", "some"]);
     let reach = read(HUB).reach("keys-leaked").expect("it is there");
     assert_eq!(reach.components, ["database", "config"]);

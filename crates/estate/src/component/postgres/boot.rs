@@ -400,6 +400,11 @@ impl Private<'_> {
         self.boot.place.within(open).map_err(|error| Failure::Refused(error.to_string()))?
     }
 
+    /// The directory of its socket.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Stops it in order, so that everything is on the disk.
     pub(super) fn stop(mut self) -> Result<std::result::Result<(), String>> {
         let stopped = self.boot.run("pg_ctl", &["stop", "-m", "fast", "-w", "-t", "600", "-D"])?;

@@ -159,7 +159,7 @@ fn begin(connection: &mut Connection, patience: Duration) -> std::result::Result
     connection.query(&patience).map(drop)
 }
 
-fn failed(what: &str, error: &Failure) -> Error {
+pub(super) fn failed(what: &str, error: &Failure) -> Error {
     if let Failure::Interrupted = error {
         return Error::Interrupted;
     }
@@ -172,7 +172,7 @@ fn failed(what: &str, error: &Failure) -> Error {
 }
 
 /// Evaluates a query that gives one row with one value.
-fn value(connection: &mut Connection, query: &str) -> std::result::Result<Value, Failure> {
+pub(super) fn value(connection: &mut Connection, query: &str) -> std::result::Result<Value, Failure> {
     let refused = |why: String| Failure::Refused(why);
     let rows = connection.query(query)?;
     let [kind] = rows.types[..] else {

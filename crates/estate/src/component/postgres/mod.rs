@@ -15,7 +15,7 @@
 //! `connection`: the wire. `server`: the running server. `listing`: what is read. `pages`: relation files and their
 //! checksums. `unchanged`: what need not be read again. `control`, `log`, `wal`: formats. `capture`: begin and end. `facts`: what is measured. `links`: tablespaces.
 //! `stream`: its log as it is written. `boot`, `proof`, `replay`: what is shown about a restored cluster. `question`: a check's query to a running one.
-//! `by_hand`: the proof as a person types it.
+//! `by_hand`: the proof as a person types it. `dump`: another driver, of logical backups.
 //!
 //! The rules and where they come from: PostgreSQL's chapter "Continuous Archiving and Point-in-Time Recovery",
 //! `basebackup.c`, and what went wrong in pgBackRest, Barman and WAL-G by their issues.
@@ -26,6 +26,7 @@ mod capture;
 mod connection;
 mod control;
 mod damage;
+pub mod dump;
 mod facts;
 mod links;
 mod listing;
