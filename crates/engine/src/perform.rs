@@ -176,7 +176,7 @@ impl<'a> Performer<'a> {
                     Err(error) => Err(Failure::not_proven(format!(
                         "{} cannot be removed in the twin, so that there was no disaster to recover from: {error}; {}",
                         path.display(),
-                        what_keeps_it(&error)
+                        what_keeps_it(&error, rustix::process::geteuid().is_root())
                     ))),
                 })
             })
@@ -367,7 +367,8 @@ impl<'a> Performer<'a> {
         let started =
             self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
         // A process of ours has been watched since it began.
-        let watched = started.process.filter(|_| !started.already).map_or(Duration::ZERO, |_| service::SETTLE);
+        let watched =
+            started.process.filter(|_| !started.already).map_or(Duration::ZERO, |_| service::SETTLE);
         let since = Instant::now().checked_sub(watched).unwrap_or_else(Instant::now);
         self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), since);
         let mut summary = if started.already { "was running".to_owned() } else { "started".to_owned() };
@@ -707,13 +708,12 @@ pub(crate) fn failure(error: Error) -> Failure {
 }
 
 /// What to do when something cannot be removed in a twin.
-fn what_keeps_it(error: &estate::Error) -> &'static str {
+fn what_keeps_it(error: &estate::Error, is_root: bool) -> &'static str {
     use rustix::io::Errno;
     let errno = match error {
         estate::Error::Io { source, .. } => Errno::from_io_error(source),
         _ => None,
     };
-    let is_root = rustix::process::geteuid().is_root();
     match errno {
         // An overlay that notes that something is gone needs a directory of its own, which can belong to this user only.
         Some(Errno::OVERFLOW | Errno::ACCESS | Errno::PERM) if !is_root => {
@@ -797,5 +797,28 @@ impl Observer for Teller<'_, '_> {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::what_keeps_it;
+
+    #[test]
+    fn what_cannot_be_removed_in_a_twin_has_a_remedy() {
+        let check = |errno: Errno, is_root, told: &str| {
+            let (action, path) = ("remove", "/srv/app/data".into());
+            let error = estate::Error::Io { action, path, source: errno.into() };
+            let said = what_keeps_it(&error, is_root);
+            assert!(said.contains(told), "{error}: {said}");
+        };
+        check(Errno::OVERFLOW, false, "run the drill as root");
+        check(Errno::ACCESS, false, "run the drill as root");
+        check(Errno::BUSY, false, "a file system is mounted below it");
+        check(Errno::BUSY, true, "a file system is mounted below it");
+        check(Errno::OVERFLOW, true, "mend that");
+        check(Errno::IO, true, "mend that");
     }
 }

@@ -231,6 +231,22 @@ fn a_drill_that_restores_nothing_is_not_answered_by_live_data() {
     assert_ne!(output.status.code(), Some(0), "{said}");
 }
 
+/// Nothing of the recovery was tried, so nothing of it has failed.
+#[test]
+fn a_disaster_that_cannot_be_staged() {
+    let hub = Hub::with_plan(|plan| {
+        plan.replacen("scenarios:\n", "scenarios:\n  staged:\n    steps:\n      - restore: config\n", 1)
+    });
+    hub.exits(&["backup", "config"], 0);
+    let said = crate::faults::with_mounts(
+        &hub,
+        "mkdir -p k8s/mounted; mount -t tmpfs tmpfs k8s/mounted; lifeboat drill staged; rmdir k8s/mounted || true",
+    );
+    assert!(said.contains("\nexit 2"), "{said}");
+    assert!(said.contains("/k8s cannot be removed in the twin"), "{said}");
+    assert!(said.contains("a file system is mounted below it"), "{said}");
+}
+
 #[test]
 fn an_instant_before_everything() {
     let hub = Hub::running();
