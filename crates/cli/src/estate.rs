@@ -39,6 +39,9 @@ pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 /// The hidden subcommand that is pid 1 of a twin.
 pub const TWIN_INIT: &str = "twin-init";
 
+/// The hidden subcommand that looks at one restored SQLite database.
+pub const SQLITE_PROOF: &str = "sqlite-proof";
+
 /// How long others who have locked a repository are waited for: as long as a forget or a copy of theirs may take.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// Where it is looked for when it is not here.
@@ -164,6 +167,9 @@ impl PlanArgs {
             host: host_name(),
             program: PROGRAM.to_owned(),
             twin_init: place::Init::this_program([TWIN_INIT]),
+            sqlite_proof: std::env::current_exe()
+                .ok()
+                .map(|program| place::Init { program, arguments: vec![SQLITE_PROOF.into()] }),
             lock_wait: LOCK_WAIT,
         })
     }

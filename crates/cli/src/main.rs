@@ -26,7 +26,7 @@ mod values;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = commands::twin_init::if_asked() {
+    if let Some(code) = commands::hidden::if_asked() {
         return code;
     }
     let cli = match args::parse() {

@@ -324,6 +324,11 @@ impl Maker<'_> {
                         what: if what == "dump" { Exported::Dump } else { Exported::Csv(what.clone()) },
                     })
                     .collect(),
+                prover: self
+                    .site
+                    .sqlite_proof
+                    .clone()
+                    .map(|program| component::sqlite::Prover { place: self.place.clone(), program }),
                 ..SqliteOptions::of(self.path(&sqlite.sqlite))
             })),
             ComponentKind::Postgres(postgres) => {

@@ -12,8 +12,8 @@ use estate::component::{Component, Holds, Proof, Proven as Shown};
 use estate::served::Served;
 use estate::service;
 use place::{Limits, Place, Stream};
-use repository::restore::{Fsync, RestoreOptions, restore_to};
-use repository::{Context, Event, Id, Index, Observer, Repository, Task};
+use repository::restore::{Fsync, RestoreOptions, RestorePlan};
+use repository::{BlobReader, Context, Event, Id, Index, Observer, Repository, Task, find_entry};
 use runbook::{
     Action, Actions, Answer, Failure, Performed, Probe, Progress, Proven, StepContext, Undone, Unit,
 };
@@ -172,11 +172,15 @@ impl<'a> Performer<'a> {
             .within(|| {
                 paths.iter().try_for_each(|path| match remove(path) {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(format!("failed to remove {} in the twin: {error}", path.display())),
+                    // Nothing of the recovery was tried.
+                    Err(error) => Err(Failure::not_proven(format!(
+                        "{} cannot be removed in the twin, so that there was no disaster to recover from: {error}; {}",
+                        path.display(),
+                        what_keeps_it(&error, rustix::process::geteuid().is_root())
+                    ))),
                 })
             })
-            .map_err(|error| failure(error.into()))?
-            .map_err(Failure::failed)?;
+            .map_err(|error| failure(error.into()))??;
         Ok(Performed::new(format!("nothing is left of {} in the twin", components.join(", "))))
     }
 
@@ -218,22 +222,26 @@ impl<'a> Performer<'a> {
             .map_err(failure)?
             .map_err(|error| failure(Error::component(&restored.component)(error)))?;
         let is_large = restored.recorded.bytes.is_none_or(|bytes| bytes >= LARGE_BYTES);
-        let alone = is_large.then(|| self.fetching.lock().expect("nobody panics while fetching"));
         let fetched = self.place.within(|| {
+            let alone = || self.fetching.lock().expect("nobody panics while fetching");
             let (mut bytes, mut taken, mut files, mut problems) = (0, 0, 0, Vec::new());
             for part in &restored.parts {
+                let alone = is_large.then(alone);
                 // What an attempt before this one left there is brought up to date instead of fetched again. What is there
                 // still is only read: whatever of it is right need not come from the repository.
                 let seed = part.target.exists().then(|| part.target.clone());
                 let options = RestoreOptions { fsync, delete: true, seed, ..RestoreOptions::default() };
-                let report = restore_to(
+                let entry = find_entry(&BlobReader::new(&self.repository, &index), tree, &part.in_snapshot)?;
+                let plan = RestorePlan::to_exact_path(
                     &self.repository,
                     &index,
-                    (tree, &part.in_snapshot),
+                    entry,
                     &part.beside,
                     options,
                     context,
                 )?;
+                // Who waits for the disk only needs no processor: the next may begin.
+                let report = plan.execute_telling(context, move || drop(alone))?;
                 bytes += report.bytes_written;
                 taken += report.bytes_taken;
                 files += report.files_restored;
@@ -246,7 +254,6 @@ impl<'a> Performer<'a> {
             }
             Ok::<_, Error>((bytes, taken, files, problems))
         });
-        drop(alone);
         let released = lock.release();
         let (bytes, taken, files, problems) =
             fetched.map_err(|error| failure(error.into()))?.map_err(failure)?;
@@ -306,8 +313,10 @@ impl<'a> Performer<'a> {
         let driver = self.drivers.component(&restored.component).map_err(failure)?;
         let cancel = at.cancel_flag();
         let recorded = log::recorded_after(restored);
-        self.beside(driver, || driver.prove(&restored.parts, &recorded, &cancel))
-            .map_err(failure)?
+        let prove = || driver.prove(&restored.parts, &recorded, &cancel);
+        let proof = if driver.is_proven_within() { self.place.within(prove) } else { Ok(prove()) };
+        proof
+            .map_err(|error| failure(error.into()))?
             .map_err(|error| failure(Error::component(&restored.component)(error)))
     }
 
@@ -359,7 +368,11 @@ impl<'a> Performer<'a> {
         let driver = self.drivers.service(service).map_err(failure)?;
         let started =
             self.on_service(at, |context| driver.service.start(context)).map_err(service_failure)?;
-        self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), Instant::now());
+        // A process of ours has been watched since it began.
+        let watched =
+            started.process.filter(|_| !started.already).map_or(Duration::ZERO, |_| service::SETTLE);
+        let since = Instant::now().checked_sub(watched).unwrap_or_else(Instant::now);
+        self.started.lock().expect("nobody panics while noting").insert(service.to_owned(), since);
         let mut summary = if started.already { "was running".to_owned() } else { "started".to_owned() };
         if let Some(process) = started.process {
             summary += &format!(", process {}", process.pid);
@@ -701,6 +714,27 @@ pub(crate) fn failure(error: Error) -> Failure {
     }
 }
 
+/// What to do when something cannot be removed in a twin.
+fn what_keeps_it(error: &estate::Error, is_root: bool) -> &'static str {
+    use rustix::io::Errno;
+    let errno = match error {
+        estate::Error::Io { source, .. } => Errno::from_io_error(source),
+        _ => None,
+    };
+    match errno {
+        // An overlay that notes that something is gone needs a directory of its own, which can belong to this user only.
+        Some(Errno::OVERFLOW | Errno::ACCESS | Errno::PERM) if !is_root => {
+            "something of it belongs to another user, and an ordinary user's twin cannot write there: run the drill as \
+             root, or as the user whom all of it belongs to"
+        }
+        Some(Errno::BUSY) => {
+            "a file system is mounted below it, and neither a disaster nor a recovery can take its place: declare what \
+             is beside that as the component, by itself"
+        }
+        _ => "mend that, and run the drill again",
+    }
+}
+
 /// Whether a disk has no room for what was to be written.
 fn is_full(error: &Error) -> bool {
     match error {
@@ -770,5 +804,28 @@ impl Observer for Teller<'_, '_> {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::what_keeps_it;
+
+    #[test]
+    fn what_cannot_be_removed_in_a_twin_has_a_remedy() {
+        let check = |errno: Errno, is_root, told: &str| {
+            let (action, path) = ("remove", "/srv/app/data".into());
+            let error = estate::Error::Io { action, path, source: errno.into() };
+            let said = what_keeps_it(&error, is_root);
+            assert!(said.contains(told), "{error}: {said}");
+        };
+        check(Errno::OVERFLOW, false, "run the drill as root");
+        check(Errno::ACCESS, false, "run the drill as root");
+        check(Errno::BUSY, false, "a file system is mounted below it");
+        check(Errno::BUSY, true, "a file system is mounted below it");
+        check(Errno::OVERFLOW, true, "mend that");
+        check(Errno::IO, true, "mend that");
     }
 }

@@ -3,7 +3,8 @@
 //! A snapshot becomes a recovery point by its record, which is written after the capture has ended well. A snapshot
 //! without one belongs to a backup that did not come to its end, and is never chosen.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use estate::component::PointFacts;
 use estate::floor::Plausibility;
@@ -87,15 +88,17 @@ pub(crate) fn save(repository: &Repository, point: &Point) -> Result<()> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalogue {
     points: Vec<Point>,
-    /// Records that could not be read, and why: each may be a point that is missing in `points`.
+    /// Records that could not be read or are lost, and why: each may be a point that is missing in `points`.
     pub unreadable: Vec<String>,
 }
 
 impl Catalogue {
     /// Reads the records of `estate`, those already read from `cache`, a directory of this machine.
     ///
-    /// Fails when the repository cannot be listed; a record that cannot be read is told in `unreadable`. A record
-    /// whose snapshot is gone (forgotten, or lost) is no point.
+    /// Fails when the repository cannot be listed; a record that cannot be read is told in `unreadable`, and so is one
+    /// that is lost although its snapshot is there, where this machine has seen it. A record whose snapshot is gone
+    /// (forgotten, or lost) is no point. One of another size than it had when it was read is read again; damage that
+    /// leaves the size as it was is found by who reads the repository.
     pub fn load(repository: &Repository, estate: &str, cache: &Path) -> Result<Self> {
         Self::load_those(repository, &|point| point.estate == estate, cache)
     }
@@ -106,27 +109,25 @@ impl Catalogue {
     }
 
     fn load_those(repository: &Repository, wanted: &dyn Fn(&Point) -> bool, cache: &Path) -> Result<Self> {
-        let snapshots: std::collections::BTreeSet<String> =
-            repository.list(repository::FileKind::Snapshot)?.into_iter().map(|(id, _)| id.to_hex()).collect();
-        let names: Vec<String> = repository
-            .sidecar_list(DIRECTORY)?
-            .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| name.rsplit('/').next().is_some_and(|id| snapshots.contains(id)))
-            .collect();
+        let snapshots = snapshots(repository)?;
+        let mut records = repository.sidecar_list(DIRECTORY)?;
+        records.retain(|(name, _)| snapshots.contains(id_of(name)));
         let mut catalogue = Self::default();
-        let (mut missing, cache) = (Vec::new(), Cache(cache));
-        for name in names {
-            match cache.read(&name) {
+        let (mut missing, mut sizes, cache) = (Vec::new(), Vec::new(), Cache(cache));
+        for (name, size) in &records {
+            match cache.read(name, *size) {
                 Some(point) => catalogue.take(point, wanted),
-                None => missing.push(name),
+                None => {
+                    missing.push(name.clone());
+                    sizes.push(*size);
+                }
             }
         }
-        for (name, read) in missing.iter().zip(repository.sidecar_read_many(&missing)) {
+        for ((name, size), read) in missing.iter().zip(sizes).zip(repository.sidecar_read_many(&missing)) {
             let parsed = read.map_err(Error::from).and_then(|bytes| {
                 let point = parse(name, bytes.as_deref())?;
                 if let (Some(_), Some(bytes)) = (&point, &bytes) {
-                    cache.write(name, bytes);
+                    cache.write(name, size, bytes);
                 }
                 Ok(point)
             });
@@ -136,6 +137,16 @@ impl Catalogue {
                 Ok(None) => {}
                 Err(error) => catalogue.unreadable.push(error.to_string()),
             }
+        }
+        let mut lost = cache.those(|id| {
+            let is_there = || records.binary_search_by(|(name, _)| id_of(name).cmp(id)).is_ok();
+            snapshots.contains(id) && !is_there()
+        });
+        if !lost.is_empty() {
+            // Who forgets a point removes its snapshot first, and may have done so since.
+            let snapshots = self::snapshots(repository)?;
+            lost.retain(|point| wanted(point) && snapshots.contains(&point.snapshot.to_hex()));
+            catalogue.unreadable.extend(lost.iter().map(said_of_lost));
         }
         catalogue.points.sort_by_key(Point::instant);
         Ok(catalogue)
@@ -210,22 +221,62 @@ fn parse(name: &str, bytes: Option<&[u8]>) -> Result<Option<Point>> {
     Ok(Some(point))
 }
 
-/// Records that were read before: they never change, and reading hundreds from an object store takes seconds.
+/// The ids of all snapshots, in hexadecimal.
+fn snapshots(repository: &Repository) -> Result<BTreeSet<String>> {
+    Ok(repository.list(repository::FileKind::Snapshot)?.into_iter().map(|(id, _)| id.to_hex()).collect())
+}
+
+/// The snapshot's id in the name of a record.
+fn id_of(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
+}
+
+fn said_of_lost(point: &Point) -> String {
+    let (component, instant, short) = (&point.component, point.instant(), point.short());
+    format!(
+        "the record of {component} as of {instant} is lost, and its snapshot {short} is there: have the point from a copy \
+         with --from, or its files with `lifeboat repository restore {short}`; when it is not needed, remove it with \
+         `lifeboat repository forget {short}`"
+    )
+}
+
+/// Records that were read before: they never change, and reading hundreds from an object store takes seconds. Each lies
+/// under its name and the size that it has in the repository.
 struct Cache<'a>(&'a Path);
 
 impl Cache<'_> {
-    fn read(&self, name: &str) -> Option<Point> {
-        let bytes = std::fs::read(self.0.join(name)).ok()?;
+    fn path(&self, name: &str, size: u64) -> PathBuf {
+        self.0.join(format!("{name}.{size}"))
+    }
+
+    fn read(&self, name: &str, size: u64) -> Option<Point> {
+        let bytes = std::fs::read(self.path(name, size)).ok()?;
         parse(name, Some(&bytes)).ok().flatten()
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
-        let path = self.0.join(name);
+    fn write(&self, name: &str, size: u64, bytes: &[u8]) {
+        let path = self.path(name, size);
         let Some(directory) = path.parent() else { return };
         // A cache that cannot be written only costs time.
         let beside = path.with_extension(format!("{}.part", std::process::id()));
         let _uncached = std::fs::create_dir_all(directory)
             .and_then(|()| std::fs::write(&beside, bytes))
             .and_then(|()| std::fs::rename(&beside, &path));
+    }
+
+    /// The points whose snapshots' ids `wanted` chooses.
+    fn those(&self, wanted: impl Fn(&str) -> bool) -> Vec<Point> {
+        let entries = std::fs::read_dir(self.0.join(DIRECTORY)).into_iter().flatten();
+        let mut found: Vec<Point> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                let (id, size) = name.split_once('.')?;
+                let is_wanted = wanted(id);
+                is_wanted.then(|| self.read(&format!("{DIRECTORY}/{id}"), size.parse().ok()?))?
+            })
+            .collect();
+        found.sort_by_key(Point::instant);
+        found.dedup_by_key(|point| point.snapshot);
+        found
     }
 }

@@ -45,6 +45,9 @@ pub struct Site {
     pub program: String,
     /// How the first process of a twin is started: the program and the arguments that make it [`place::twin_init`].
     pub twin_init: place::Init,
+    /// How a proof of a SQLite database gets a process of its own: the program by its path, and the arguments that make
+    /// it [`estate::component::sqlite::answer_aside`]. Without it a proof runs in this process, in twice the time.
+    pub sqlite_proof: Option<place::Init>,
     /// How long others who have locked a repository are waited for.
     pub lock_wait: Duration,
 }

@@ -56,3 +56,25 @@ impl fmt::Display for Value {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Value;
+
+    /// A fact is kept as JSON, and compared by its bits.
+    #[test]
+    fn numbers_keep_their_last_bit() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            let number = f64::from_bits(bits);
+            if number.is_finite() {
+                let text = serde_json::to_string(&Value::Real(number)).unwrap();
+                let read: Value = serde_json::from_str(&text).unwrap();
+                assert!(matches!(read, Value::Real(read) if read.to_bits() == bits), "{text}: {read:?}");
+            }
+        }
+    }
+}

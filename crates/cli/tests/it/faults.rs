@@ -30,7 +30,7 @@ const RECOVER: [&str; 3] = ["recover", "staged", "--yes"];
 const RESUME: [&str; 4] = ["recover", "staged", "--resume", "latest"];
 
 /// What a shell script says that runs with mounts of its own; `lifeboat` in it says its exit code.
-fn with_mounts(hub: &Hub, script: &str) -> String {
+pub fn with_mounts(hub: &Hub, script: &str) -> String {
     let program = env!("CARGO_BIN_EXE_lifeboat");
     let script =
         format!("lifeboat() {{ code=0; {program} \"$@\" 2>&1 || code=$?; echo \"exit $code\"; }}\n{script}");

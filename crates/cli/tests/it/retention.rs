@@ -48,7 +48,7 @@ fn ago(hours: i64) -> Timestamp {
 }
 
 /// The snapshots of a component's points, oldest first, as `lifeboat points` shows them.
-fn points(hub: &Hub, component: &str) -> Vec<String> {
+pub fn points(hub: &Hub, component: &str) -> Vec<String> {
     let said = hub.place.succeeds(&["points", component, "--json"]);
     let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let points = lines.filter(|line| line["kind"] == "point");

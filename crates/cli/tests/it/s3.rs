@@ -70,3 +70,58 @@ fn an_estate_whose_repository_is_a_bucket_is_recovered_and_read_by_stock_restic(
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_copy_in_a_bucket_is_kept_up_tells_when_it_is_not_and_brings_everything_back() {
+    let garage = Garage::start();
+    let location = format!("s3:{}/{BUCKET}/second", garage.endpoint());
+    let keys = [
+        ("AWS_REGION", REGION),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+    ];
+    let copies = format!(
+        "copies:\n  - {{ location: \"{location}\", password: \"${{file:.second-password}}\" }}\n\ncomponents:\n"
+    );
+    let hub = Hub::with(&keys, |plan| plan.replacen("components:\n", &copies, 1));
+    hub.place.write(".second-password", b"another secret\n");
+    hub.start();
+    let status = |word: &str| {
+        let said = hub.place.transcript(&hub.place.output(&["status"]));
+        assert!(said.lines().any(|line| line.starts_with(&location) && line.contains(word)), "{said}");
+    };
+    hub.place.succeeds(&["copy", "--init"]);
+    hub.exits(&["backup"], 0);
+    status("current");
+
+    // Somebody takes the right to write from the key: the copy is behind, and nothing is green until it is not.
+    hub.sql("update agents set status = 'busy'");
+    garage.administer(&["bucket", "deny", "--write", BUCKET, "--key", ACCESS_KEY_ID]);
+    let said = hub.exits(&["backup", "database"], 2);
+    assert!(said.contains(&format!("the copy {location} did not get database")), "{said}");
+    status("behind");
+    garage.administer(&["bucket", "allow", "--write", BUCKET, "--key", ACCESS_KEY_ID]);
+    hub.exits(&["copy"], 0);
+    status("current");
+
+    // The machine's own repository is lost with the data.
+    let rows = hub.rows();
+    std::fs::remove_dir_all(hub.place.path("lifeboat-repository")).unwrap();
+    hub.sql("delete from agents");
+    let said = hub.exits(&["recover", "accidental-deletion", "--yes"], 3);
+    assert!(said.contains(&format!("--from {location}")), "the way out is shown: {said}");
+    hub.exits(&["recover", "accidental-deletion", "--yes", "--from", "1"], 0);
+    assert_eq!(hub.rows(), rows);
+    hub.exits(&["verify", "--data", "--from", "1"], 0);
+
+    // Stock restic reads it, with its own password.
+    let output = Command::new("restic")
+        .args(["check", "--read-data", "--no-cache"])
+        .env("RESTIC_REPOSITORY", &location)
+        .env("RESTIC_PASSWORD", "another secret")
+        .env("AWS_DEFAULT_REGION", REGION)
+        .envs(keys)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -86,6 +86,50 @@ fn a_pack_that_is_damaged() {
     hub.exits(&["verify", "--restore"], 1);
 }
 
+/// What makes a snapshot a point is lost or cut short in the repository, and this machine has read it before.
+#[test]
+fn a_record_of_a_point_that_is_lost_or_damaged() {
+    let hub = Hub::running();
+    hub.sql("update agents set status = 'busy'");
+    hub.exits(&["backup", "database"], 0);
+    hub.exits(&["points"], 0);
+    let newest = || crate::retention::points(&hub, "database").pop().unwrap();
+    let id = newest();
+    let file = hub.place.path(&format!("lifeboat-repository/lifeboat/points/{id}"));
+    let bytes = std::fs::read(&file).unwrap();
+    let put = |bytes: &[u8]| {
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+    };
+    let notices = |told: &str| {
+        for command in ["points", "status"] {
+            let said = hub.place.output(&[command]);
+            let text = hub.place.transcript(&said);
+            assert!(text.contains(told), "{text}");
+            assert!(matches!(said.status.code(), Some(1 | 2)), "{text}");
+        }
+        let said = hub.place.transcript(&hub.place.output(&["points", "database"]));
+        let shown = said.lines().filter(|line| line.starts_with("database") && line.contains(&id[..8]));
+        assert_eq!(shown.count(), 0, "it is not shown as one that can be had: {said}");
+        let said = hub.place.transcript(&hub.place.output(&["forget", "--yes"]));
+        assert!(said.contains("nothing is forgotten"), "{said}");
+    };
+    put(&bytes[..bytes.len() - 1]);
+    notices("sidecar object points/");
+    std::fs::remove_file(&file).unwrap();
+    notices(&format!("its snapshot {} is there", &id[..8]));
+    // What is there again is a point again.
+    std::fs::write(&file, &bytes).unwrap();
+    hub.exits(&["points"], 0);
+    assert_eq!(newest(), id);
+    // What was forgotten is not lost.
+    hub.place.succeeds(&["repository", "forget", &id]);
+    hub.exits(&["points"], 0);
+    std::fs::remove_file(&file).unwrap();
+    hub.exits(&["points"], 0);
+    assert_ne!(newest(), id);
+}
+
 #[test]
 fn a_wrong_key_and_a_missing_repository() {
     let hub = Hub::running();
@@ -185,6 +229,22 @@ fn a_drill_that_restores_nothing_is_not_answered_by_live_data() {
     let output = hub.place.output(&["drill", "server-lost"]);
     let said = hub.place.transcript(&output);
     assert_ne!(output.status.code(), Some(0), "{said}");
+}
+
+/// Nothing of the recovery was tried, so nothing of it has failed.
+#[test]
+fn a_disaster_that_cannot_be_staged() {
+    let hub = Hub::with_plan(|plan| {
+        plan.replacen("scenarios:\n", "scenarios:\n  staged:\n    steps:\n      - restore: config\n", 1)
+    });
+    hub.exits(&["backup", "config"], 0);
+    let said = crate::faults::with_mounts(
+        &hub,
+        "mkdir -p k8s/mounted; mount -t tmpfs tmpfs k8s/mounted; lifeboat drill staged; rmdir k8s/mounted || true",
+    );
+    assert!(said.contains("\nexit 2"), "{said}");
+    assert!(said.contains("/k8s cannot be removed in the twin"), "{said}");
+    assert!(said.contains("a file system is mounted below it"), "{said}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn site(base: &Path, repository: Repository) -> Site {
         host: "shop-1".into(),
         program: "lifeboat 0.3.0".into(),
         twin_init: place::Init::this_program(["twin-init"]),
+        sqlite_proof: None,
         lock_wait: std::time::Duration::ZERO,
     }
 }

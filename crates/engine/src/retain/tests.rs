@@ -62,6 +62,7 @@ pub(crate) fn site(store: Arc<dyn Store>, base: &Path) -> Site {
         host: "shop-1".into(),
         program: "lifeboat 0.3.0".into(),
         twin_init: place::Init::this_program(["twin-init"]),
+        sqlite_proof: None,
         lock_wait: std::time::Duration::ZERO,
     }
 }

@@ -80,6 +80,11 @@ pub trait Component: Send + Sync {
         !self.enters_by_itself()
     }
 
+    /// Tells whether [`Self::prove`] is called inside [`place::Place::within`].
+    fn is_proven_within(&self) -> bool {
+        !self.enters_by_itself()
+    }
+
     /// Tells whether [`Self::prove`] starts something that runs as the owner of the restored files, who must then be able
     /// to reach them.
     fn is_proven_as_another_user(&self) -> bool {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sqlite::Prover;
 use crate::check::Trust;
 pub use crate::tls::Identity;
 
@@ -38,6 +39,8 @@ pub struct SqliteOptions {
     pub wal_bytes_max: Option<u64>,
     /// How the pages are read.
     pub pages: Pages,
+    /// What gives a proof a process of its own, in which it takes half as long; without one it runs in this process.
+    pub prover: Option<Prover>,
 }
 
 /// How the pages of a SQLite database are read.
@@ -325,6 +328,7 @@ impl SqliteOptions {
             query_timeout: Duration::from_secs(600),
             wal_bytes_max: None,
             pages: Pages::Auto,
+            prover: None,
         }
     }
 }

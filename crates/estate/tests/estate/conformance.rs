@@ -146,6 +146,8 @@ fn sqlite(journal: &str, pages: Pages) -> Specimen {
             Export { name: "agents.csv".to_owned(), what: Exported::Csv("select * from agents".to_owned()) },
         ],
         pages,
+        // One of the two specimens is proven in a process of its own.
+        prover: (pages == Pages::Auto).then(|| crate::sqlite_aside::prover(place::Place::host())),
         ..SqliteOptions::of(&path)
     };
     Specimen {

@@ -23,6 +23,7 @@ mod rehearsal;
 mod services;
 mod ship;
 mod sqlite;
+mod sqlite_aside;
 mod sqlite_exports;
 mod sqlite_faults;
 mod support;

@@ -51,8 +51,12 @@ pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// See [`RestorePlan::execute`].
-pub(super) fn execute(mut plan: RestorePlan<'_>, context: Context<'_>) -> Result<RestoreReport> {
+/// See [`RestorePlan::execute_telling`].
+pub(super) fn execute(
+    mut plan: RestorePlan<'_>,
+    context: Context<'_>,
+    written: impl FnOnce(),
+) -> Result<RestoreReport> {
     let problems = std::mem::take(&mut plan.problems);
     std::fs::create_dir_all(&plan.target)
         .map_err(|error| Error::io("make the target directory", &plan.target, error))?;
@@ -78,9 +82,14 @@ pub(super) fn execute(mut plan: RestorePlan<'_>, context: Context<'_>) -> Result
     let totals = plan.totals;
     let items = totals.files_create + totals.files_update + totals.others_create;
     context.tell(Event::Expect { task: Task::Restore, items, bytes: totals.bytes_write });
+    let everything = || {
+        let done = run.everything()?;
+        written();
+        Ok(done)
+    };
     let (deleted, withheld) = match plan.options.fsync {
-        Fsync::Syncfs => run.while_syncing(|| run.everything())?,
-        Fsync::None | Fsync::Files => run.everything()?,
+        Fsync::Syncfs => run.while_syncing(everything)?,
+        Fsync::None | Fsync::Files => everything()?,
     };
     run.sync()?;
     context.tell(Event::End(Task::Restore));

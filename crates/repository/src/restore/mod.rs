@@ -360,7 +360,13 @@ impl<'a> RestorePlan<'a> {
     /// Fails only when nothing more can be done: the disk is full, the store is gone, the caller asked to
     /// stop. What fails at one item is in the report.
     pub fn execute(self, context: Context<'_>) -> Result<RestoreReport> {
-        execute::execute(self, context)
+        self.execute_telling(context, || {})
+    }
+
+    /// The same; tells by `written` when all is written and only the last sync is waited for, which leaves the processors
+    /// to others.
+    pub fn execute_telling(self, context: Context<'_>, written: impl FnOnce()) -> Result<RestoreReport> {
+        execute::execute(self, context, written)
     }
 }
 

@@ -7,11 +7,13 @@
 //!
 //! # Where things live
 //! `source`: opening without harm. `token`: telling an unchanged database. `pages`: the
-//! stream. `measure`: facts. `dump`: exports. `proof`: what is shown about a restored one.
+//! stream. `measure`: facts. `dump`: exports. `proof`: what is shown about a restored one; `aside`: in a process of
+//! its own.
 //!
 //! The rules and where they come from: SQLite's "How to corrupt an SQLite database file", "Write-ahead
 //! logging" and "Database file format"; Litestream's issue list for what goes wrong in the field.
 
+mod aside;
 mod damage;
 mod dump;
 mod measure;
@@ -34,6 +36,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use sha2::{Digest, Sha256};
 
+pub use self::aside::{Prover, answer_aside};
 use self::pages::{BLOCK_BYTES, PageReader, Snapshot};
 use self::token::Mark;
 use super::restore::appended;
@@ -306,8 +309,13 @@ impl Component for Sqlite {
     }
 
     fn prove(&self, parts: &[Part], recorded: &PointFacts, cancel: &Cancel) -> Result<Proof> {
-        let names = self.options.facts.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        proof::prove(parts, recorded, &names, self.options.query_timeout, cancel)
+        let names = self.options.facts.iter().map(|(name, _)| name.clone()).collect();
+        let asked = (names, self.options.query_timeout);
+        proof::prove(parts, recorded, asked, self.options.prover.as_ref(), cancel)
+    }
+
+    fn is_proven_within(&self) -> bool {
+        self.options.prover.is_none()
     }
 
     fn damage(

@@ -67,6 +67,14 @@ pub(super) fn open_still(path: &Path) -> std::result::Result<Connection, rusqlit
     Ok(connection)
 }
 
+/// The same with the whole file mapped into memory: for a process that does nothing else, because a page that cannot
+/// be read ends it with SIGBUS.
+pub(super) fn open_mapped(path: &Path) -> std::result::Result<Connection, rusqlite::Error> {
+    let connection = open_still(path)?;
+    connection.pragma_update(None, "mmap_size", i64::MAX)?;
+    Ok(connection)
+}
+
 /// Checks that a path is a file that can be a database at all, by looking at its metadata only.
 ///
 /// Fails with [`Error::Missing`] or [`Error::BadSource`].
