@@ -54,7 +54,10 @@ fn restored(component: &Sqlite, stored: &Stored) -> Vec<estate::component::Part>
 }
 
 fn unknowns(proof: &Proof) -> Vec<&str> {
-    let why = |holds| if let &Holds::Unknown(ref why) = holds { Some(why.as_str()) } else { None };
+    let why = |holds| match holds {
+        Holds::Unknown(why) => Some(why.as_str()),
+        _ => None,
+    };
     proof.shown.iter().filter_map(|shown| why(&shown.holds)).collect()
 }
 
