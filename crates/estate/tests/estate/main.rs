@@ -14,6 +14,7 @@ mod postgres_standby;
 mod postgres_wal;
 mod redis;
 mod redis_faults;
+mod redis_hangs;
 mod redis_log;
 mod redis_ways;
 mod rehearsal;
