@@ -1,5 +1,6 @@
 //! Readiness: every objective beside what is measured, from what lies in the repository; a server of this machine that archives by
-//! itself is asked where its log stands, because an idle one archives nothing.
+//! itself is asked where its log stands, because an idle one archives nothing. Of one of another machine the marks of its
+//! `lifeboat serve` say that.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -243,9 +244,10 @@ pub fn status(site: &Site) -> Result<Readiness> {
                 standing.as_ref().zip(log.as_ref()).and_then(|(standing, log)| archived(standing, log));
             let mut readiness =
                 component(name, declared, &catalogue, &records, (log, looked.max(up_to_date)), now);
-            if let Some(standing) = standing {
-                readiness.why = told(readiness.protection, readiness.why, &standing);
-            }
+            readiness.why = match standing {
+                Some(standing) => told(readiness.protection, readiness.why, &standing),
+                None => unasked(readiness.protection, readiness.why, declared),
+            };
             let restored = restored(site, name, &catalogue, &records, now);
             Ok(with_waiting(site, declared, ComponentReadiness { restored, ..readiness }))
         })
@@ -403,6 +405,18 @@ fn told(protection: Protection, why: Option<String>, standing: &Standing) -> Opt
         _ => return why,
     };
     Some(why.map_or_else(|| more.clone(), |why| format!("{why}; {more}")))
+}
+
+/// Says of a server that archives its log and does not answer here that nobody knows why nothing new is archived.
+///
+/// It is late all the same: from another machine a dead archiver looks no different.
+fn unasked(protection: Protection, why: Option<String>, declared: &plan::Component) -> Option<String> {
+    if protection != Protection::Late || crate::ship::archives(declared).is_none() {
+        return why;
+    }
+    let more = "its server does not answer here, so that it is not known whether it is idle or its archiver is dead: run \
+                `lifeboat status` on its machine, and `lifeboat serve`, which marks for all others where an idle server stands";
+    Some(why.map_or_else(|| more.to_owned(), |why| format!("{why}; {more}")))
 }
 
 /// The instant up to which everything that a live source has written is archived and can be had; `None` when that is not known,

@@ -15,12 +15,14 @@
 //! | `helper` | the resident helper: who may ask, and what is answered |
 //! | `ahead` | its pushing ahead of the server |
 //! | `prefetch` | its fetching ahead of a recovery |
+//! | `mark` | telling other machines where an idle server's log stands |
 //! | `waiting` | what the server has still to archive, and when that is an alarm |
 //! | `target` | putting a file where it was asked for |
 
 mod ahead;
 pub mod ask;
 pub(crate) mod helper;
+pub(crate) mod mark;
 mod prefetch;
 mod target;
 pub mod waiting;

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::language::{Action, Body, Scenario, Step};
+use crate::language::{Action, Body, ComponentKind, Scenario, Step};
 use crate::problem::{Finding, PlanError, Problem};
 use crate::values::show_duration;
-use crate::{Name, Plan, Position};
+use crate::{Every, Name, Plan, Position};
 
 impl Plan {
     /// Gives what is unwise in the plan, in the order of the file, each with its place.
@@ -17,8 +17,8 @@ impl Plan {
 }
 
 /// The rules: each looks at a plan that is right.
-const RULES: [fn(&Body) -> Vec<Finding>; 6] =
-    [one_disk, too_seldom, never_restored, unchecked_restores, no_gate, never_rehearsed];
+const RULES: [fn(&Body) -> Vec<Finding>; 7] =
+    [one_disk, too_seldom, kept_for_ever, never_restored, unchecked_restores, no_gate, never_rehearsed];
 
 fn finding(at: Position, message: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding::new(at, message.into()).hint(hint)
@@ -52,6 +52,30 @@ fn too_seldom(body: &Body) -> Vec<Finding> {
         })
     });
     late.collect()
+}
+
+/// Logs that only grow: without `keep` nothing of them is ever needless.
+fn kept_for_ever(body: &Body) -> Vec<Finding> {
+    let growing = body.components.iter().filter_map(|(name, component)| {
+        let is_archived = matches!(&component.kind, ComponentKind::Postgres(postgres) if *postgres.archive);
+        let said = match component.every {
+            Some(Every::Continuous) => "is continuous",
+            _ if is_archived => "archives its log",
+            _ => return None,
+        };
+        component.keep.is_none().then(|| {
+            finding(
+                component.at,
+                format!(
+                    "`{name}` {said} and has no `keep`: everything that it ever writes stays in the repository, which grows \
+                     for ever"
+                ),
+                "say how far back it must be possible to go, for example `keep: { daily: 14 }`; the log from the oldest point \
+                 that is kept stays whole",
+            )
+        })
+    });
+    growing.collect()
 }
 
 /// Components that are backed up and that nothing brings back.

@@ -30,6 +30,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "procps", present: || on_path("pgrep") },
     // Clocks that jump.
     Package { name: "libfaketime", present: || is_in_library_folder("faketime/libfaketime.so.1") },
+    // Deaths at a chosen call to the kernel.
+    Package { name: "strace", present: || on_path("strace") },
     Package { name: "mount", present: || on_path("mount") },
     // Services that are units, on a machine of the tests' own that it boots; and what makes that machine.
     Package { name: "systemd", present: || Path::new("/lib/systemd/systemd").exists() },

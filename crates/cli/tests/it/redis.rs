@@ -52,6 +52,11 @@ impl Cache {
         }
     }
 
+    /// The number of its process, which runs.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().unwrap();

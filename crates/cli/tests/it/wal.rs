@@ -29,7 +29,17 @@ impl Shop {
 
     /// One whose log comes into the repository as a line of the plan says.
     pub fn with(line: &str) -> Self {
-        let cluster = Cluster::with(&["--wal-segsize=1"]);
+        let shop = Self::on(Cluster::with(&["--wal-segsize=1"]), line);
+        shop.cluster.sql("create table orders(writer int, n int, primary key (writer, n))");
+        shop
+    }
+
+    /// A shop with this server, which does not archive yet.
+    pub fn of(cluster: Cluster) -> Self {
+        Self::on(cluster, "archive: true")
+    }
+
+    fn on(cluster: Cluster, line: &str) -> Self {
         let directory = cluster.home.path().join("lifeboat");
         fs::create_dir(&directory).unwrap();
         let state = directory.join("state");
@@ -45,7 +55,6 @@ impl Shop {
         shop.cluster.give(&shop.directory);
         let location = shop.directory.join("repository").display().to_string();
         shop.succeeds(&["repository", "init", "--repository", &location, "--password-file", "password"]);
-        shop.cluster.sql("create table orders(writer int, n int, primary key (writer, n))");
         shop
     }
 
@@ -69,7 +78,12 @@ impl Shop {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.command(arguments);
+        self.command_of(env!("CARGO_BIN_EXE_lifeboat"), arguments)
+    }
+
+    /// Another program than Lifeboat, where Lifeboat runs otherwise.
+    pub fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.place.command_of(program, arguments);
         command
             .current_dir(&self.directory)
             .env_remove("LIFEBOAT_REPOSITORY")
@@ -96,8 +110,11 @@ impl Shop {
 
     /// Asks for a file as a server does, in its data directory.
     pub fn fetch(&self, name: &str) -> (i32, String) {
-        let target = self.directory.join("fetched").display().to_string();
-        let plan = self.plan().display().to_string();
+        self.fetch_to(name, &self.directory.join("fetched"))
+    }
+
+    pub fn fetch_to(&self, name: &str, target: &Path) -> (i32, String) {
+        let (plan, target) = (self.plan().display().to_string(), target.display().to_string());
         let mut command = self.command(&["wal", "fetch", "--plan", &plan, name, &target]);
         told(&command.current_dir(self.cluster.data()).output().unwrap())
     }

@@ -103,7 +103,7 @@ impl<'a> Line<'a> {
     pub fn run(mut self) -> Shipped {
         let mut pause = Pause::new();
         loop {
-            let pieces = self.shipped.pieces;
+            let (pieces, anew) = (self.shipped.pieces, self.begins_anew);
             let ended = self.follow();
             if self.is_stopping() {
                 if let Err(error) = ended {
@@ -112,7 +112,7 @@ impl<'a> Line<'a> {
                 return self.shipped;
             }
             if let Err(error) = ended {
-                self.tell_end(&error);
+                self.tell_end(&error, self.begins_anew && !anew);
             }
             if self.shipped.pieces > pieces {
                 pause = Pause::new();
@@ -121,11 +121,16 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn tell_end(&mut self, error: &Error) {
+    /// Says why following ended; `is_refused` when the archive will never take what comes next.
+    fn tell_end(&mut self, error: &Error, is_refused: bool) {
         let (component, why) = (self.name.clone(), error.to_string());
-        if let Error::Component { source: estate::Error::Broken { why, .. }, .. } = error {
+        let broken = match error {
+            Error::Component { source: estate::Error::Broken { why, .. }, .. } => Some(why.clone()),
+            _ => is_refused.then(|| why.clone()),
+        };
+        if let Some(why) = broken {
             self.shipped.interruptions += 1;
-            return (self.watch)(&Event::Interrupted { component, why: why.clone() });
+            return (self.watch)(&Event::Interrupted { component, why });
         }
         (self.watch)(&Event::Waiting { component, why });
     }

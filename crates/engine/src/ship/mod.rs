@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::drivers::Drivers;
 use crate::site::Site;
 use crate::wal::helper::Helper;
+use crate::wal::mark;
 use crate::wal::waiting::Waiting;
 use crate::{Error, Result};
 use line::Line;
@@ -178,15 +179,21 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
                     postgres";
         return Err(Error::refused(message, hint));
     }
-    let (mut lines, mut helpers) = (Vec::new(), Vec::new());
+    let (mut lines, mut helpers, mut marked) = (Vec::new(), Vec::new(), Vec::new());
     let drivers = Drivers::of(site, &Place::host())?;
     for name in &names {
         match archives(site.plan.component(name)?) {
-            Some(data) => helpers.push(Helper::new(site, name, site.path(data), watch, stop)),
+            Some(data) => {
+                helpers.push(Helper::new(site, name, site.path(data), watch, stop));
+                marked.push((name, drivers.component(name)?));
+            }
             None => lines.push(Line::new(site, name, drivers.component(name)?, watch, stop)?),
         }
     }
     Ok(std::thread::scope(|scope| {
+        for (name, driver) in marked {
+            scope.spawn(move || mark::run(site, name, driver, stop));
+        }
         let helpers = helpers.into_iter().map(|helper| scope.spawn(move || helper.run()));
         let helpers: Vec<_> = helpers.collect();
         let lines = lines.into_iter().map(|line| scope.spawn(move || line.run()));
@@ -194,3 +201,6 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
         threads.into_iter().map(|thread| thread.join().expect("shipping does not panic")).collect()
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod postgres_wal;
 mod postgres_ways;
 mod redis;
 mod redis_faults;
+mod redis_hangs;
 mod redis_log;
 mod redis_ways;
 mod rehearsal;

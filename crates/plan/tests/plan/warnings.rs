@@ -90,6 +90,33 @@ fn whatever_asks_after_a_restore_is_a_check() {
 }
 
 #[test]
+fn a_log_that_is_kept_for_ever() {
+    let component = |text: &str| {
+        let plan = read(&format!(
+            "\
+lifeboat: 1
+name: small
+repository: {{ location: s3://bucket/prefix }}
+components: {{ a: {{ {text} }} }}
+scenarios: {{ s: {{ steps: [ {{ restore: a }}, {{ run: x }}, {{ check: alive }} ] }} }}
+checks: {{ alive: {{ tcp: localhost:80 }} }}
+drills: [ {{ scenario: s }} ]
+"
+        ));
+        told(&plan)
+    };
+    insta::assert_snapshot!(component("sqlite: a.db, every: continuous"));
+    for text in ["redis: /srv/redis, every: continuous", "postgres: /srv/pg, archive: true, every: 6h"] {
+        let told = component(text);
+        assert!(told.contains("has no `keep`") && told.contains("grows for ever"), "{text}: {told}");
+        assert_eq!(component(&format!("{text}, keep: {{ daily: 7 }}")), "", "{text}");
+    }
+    for text in ["sqlite: a.db, every: 1h", "postgres: /srv/pg, every: 6h"] {
+        assert_eq!(component(text), "", "{text}");
+    }
+}
+
+#[test]
 fn environments_are_looked_at_as_they_are_chosen() {
     let text = "\
 lifeboat: 1

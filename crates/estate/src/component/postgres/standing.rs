@@ -6,7 +6,9 @@
 //! all of it is archived if everything before the present segment is. Without `archive_timeout` nothing of the kind is known:
 //! the last transactions of an idle server may be in its own directory only.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use place::Place;
@@ -15,6 +17,10 @@ use super::super::{Cancel, PostgresOptions, Standing};
 use super::log::Lsn;
 use super::question;
 
+/// How long the server may take to answer: one that hangs has no answer, and others wait for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How often is looked whether the answer is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How late the checkpointer may come to it.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -27,10 +33,11 @@ const QUERY: &str = "select pg_catalog.pg_current_wal_insert_lsn()::text, \
      coalesce(last_archived_time, '-infinity')), \
     (select setting from pg_catalog.pg_settings where name = 'archive_mode')";
 
-/// Asks the server; `None` when none answers here, or it is a standby.
+/// Asks the server; `None` when none answers here within seconds, or it is a standby.
 pub(super) fn standing(options: &PostgresOptions, place: &Place, cancel: &Cancel) -> Option<Standing> {
     let asked = Timestamp::now();
-    let answered = place.within(|| question::ask(options, place, QUERY, cancel)).ok()?.ok()?;
+    let ask = |cancel: &Cancel| place.within(|| question::ask(options, place, QUERY, cancel)).ok()?.ok();
+    let answered = within(ANSWER_WITHIN, cancel, ask)?;
     let row: Vec<&str> = answered.rows.first()?.iter().map(String::as_str).collect();
     let [at, timeline, system, segment_bytes, timeout, failed, mode] = row[..] else { return None };
     let (at, segment_bytes) = (at.parse::<Lsn>().ok()?.0, segment_bytes.parse::<u64>().ok()?);
@@ -53,5 +60,25 @@ pub(super) fn standing(options: &PostgresOptions, place: &Place, cancel: &Cancel
                 .to_owned()
         }),
         stuck,
+    })
+}
+
+/// Runs `ask`, which is told to stop when `cancel` says so or the time is over.
+fn within<T>(time: Duration, cancel: &Cancel, ask: impl FnOnce(&Cancel) -> T) -> T {
+    let over = Cancel::default();
+    let (asked, is_answered) = channel::<()>();
+    std::thread::scope(|scope| {
+        let over = &over;
+        scope.spawn(move || {
+            let begin = Instant::now();
+            let mut is_waiting = true;
+            while is_waiting && begin.elapsed() < time && !cancel.load(Ordering::Relaxed) {
+                is_waiting = matches!(is_answered.recv_timeout(LOOK_EVERY), Err(RecvTimeoutError::Timeout));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        // Its end says that there is an answer, however it ends.
+        let _asked = asked;
+        ask(over)
     })
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use place::{Command, Limits, Place, ProcessId};
 
 use super::super::{Cancel, Holders};
-use super::connection::{Address, Connection, Failure, Login};
+use super::connection::{Address, Connection, Failure, Login, Patience};
 use super::layout::{Files, Layout};
 use crate::{Error, Result};
 
@@ -309,7 +309,7 @@ impl Private<'_> {
     /// Connects to it.
     pub(super) fn connect(&self) -> std::result::Result<Connection, Failure> {
         let address = Address::Socket(self.socket.clone());
-        Connection::open(&address, &Login::default(), self.boot.place, self.boot.cancel)
+        Connection::open(&address, &Login::default(), self.boot.place, self.boot.cancel, Patience::WORK)
     }
 }
 

@@ -6,10 +6,14 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use place::Place;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 pub(super) use super::super::address::Address;
 use super::super::{Cancel, Tls};
@@ -17,10 +21,6 @@ use crate::tls::{self, Encrypted, NoTls};
 
 /// How often a silent server's reader looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long a server may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a server may say nothing at all. While it makes a dump it sends an empty line every ten seconds.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 const READ_BYTES: usize = 64 << 10;
 /// The longest line, the longest text and the longest list that are taken for an answer.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -35,6 +35,26 @@ pub(super) struct Login {
     pub tls: Option<Tls>,
     pub username: Option<String>,
     pub password: Option<String>,
+}
+
+/// How long a server is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until it takes a connection.
+    connect: Duration,
+    /// While it says nothing at all.
+    silence: Duration,
+}
+
+impl Patience {
+    /// With a server that works for us. While it makes a dump it sends an empty line every ten seconds.
+    pub(super) const WORK: Self = Self::of(15, 120);
+    /// With one that is only asked something that others wait for, and is asked again: one that hangs has no answer.
+    pub(super) const QUESTION: Self = Self::of(5, 5);
+
+    const fn of(connect: u64, silence: u64) -> Self {
+        Self { connect: Duration::from_secs(connect), silence: Duration::from_secs(silence) }
+    }
 }
 
 /// Why a command failed.
@@ -83,6 +103,7 @@ pub(super) struct Connection {
     /// How much of the buffer is used up.
     at: usize,
     cancel: Cancel,
+    silence_max: Duration,
 }
 
 /// What to do about what a server said, behind its words.
@@ -110,23 +131,27 @@ impl Connection {
         login: &Login,
         place: &Place,
         cancel: &Cancel,
+        patience: Patience,
     ) -> Result<Self, Failure> {
         let other = |error: place::Error| io::Error::other(error.to_string());
         let socket = match address {
             Address::Socket(path) => {
-                Socket::Unix(place.within(|| UnixStream::connect(path)).map_err(other)??)
+                Socket::Unix(place.within(|| connect_to_path(path, patience.connect)).map_err(other)??)
             }
             Address::Tcp(host, port) => {
-                let stream = place.connect(host, *port, CONNECT_TIMEOUT).map_err(other)?;
+                let stream = place.connect(host, *port, patience.connect).map_err(other)?;
                 stream.set_nodelay(true)?;
                 match &login.tls {
-                    Some(tls) => Socket::Tls(Box::new(encrypted(tls, host, stream, place)?)),
+                    Some(tls) => {
+                        Socket::Tls(Box::new(encrypted(tls, host, stream, place, patience.connect)?))
+                    }
                     None => Socket::Tcp(stream),
                 }
             }
         };
-        socket.set_timeouts()?;
-        let mut connection = Self { socket, buffer: Vec::new(), at: 0, cancel: cancel.clone() };
+        socket.set_timeouts(patience.silence)?;
+        let silence_max = patience.silence;
+        let mut connection = Self { socket, buffer: Vec::new(), at: 0, cancel: cancel.clone(), silence_max };
         if let Some(password) = &login.password {
             let mut words = vec![b"AUTH".as_slice()];
             words.extend(login.username.as_ref().map(String::as_bytes));
@@ -211,7 +236,7 @@ impl Connection {
         self.at = 0;
         let held = self.buffer.len();
         self.buffer.resize(held + READ_BYTES, 0);
-        let read = wait(&mut self.socket, &mut self.buffer[held..], &self.cancel);
+        let read = wait(&mut self.socket, &mut self.buffer[held..], &self.cancel, self.silence_max);
         self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => {
@@ -227,7 +252,7 @@ impl Connection {
     pub(super) fn stream(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
         let held = &self.buffer[self.at..];
         if held.is_empty() {
-            return wait(&mut self.socket, into, &self.cancel);
+            return wait(&mut self.socket, into, &self.cancel, self.silence_max);
         }
         let count = held.len().min(into.len());
         into[..count].copy_from_slice(&held[..count]);
@@ -237,8 +262,13 @@ impl Connection {
 }
 
 /// Reads once, and looks meanwhile whether somebody still wants it.
-fn wait(socket: &mut Socket, into: &mut [u8], cancel: &Cancel) -> Result<usize, Failure> {
-    let deadline = Instant::now() + SILENCE_MAX;
+fn wait(
+    socket: &mut Socket,
+    into: &mut [u8],
+    cancel: &Cancel,
+    silence_max: Duration,
+) -> Result<usize, Failure> {
+    let deadline = Instant::now() + silence_max;
     loop {
         if cancel.load(Ordering::Relaxed) {
             return Err(Failure::Interrupted);
@@ -246,7 +276,7 @@ fn wait(socket: &mut Socket, into: &mut [u8], cancel: &Cancel) -> Result<usize, 
         match socket.read(into) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 if Instant::now() > deadline {
-                    let why = format!("the server said nothing for {} s", SILENCE_MAX.as_secs());
+                    let why = format!("the server said nothing for {} s", silence_max.as_secs());
                     return Err(Failure::Broken(io::Error::new(ErrorKind::TimedOut, why)));
                 }
             }
@@ -256,14 +286,30 @@ fn wait(socket: &mut Socket, into: &mut [u8], cancel: &Cancel) -> Result<usize, 
     }
 }
 
+/// Connects to a socket in the file system. One whose server takes no connections any more, so that too many wait
+/// already, would be waited for without end.
+fn connect_to_path(path: &Path, within: Duration) -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(within))?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(UnixStream::from(socket)),
+        Err(Errno::AGAIN) => {
+            let why = format!("the server took no connection for {} s", within.as_secs());
+            Err(io::Error::new(ErrorKind::TimedOut, why))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn encrypted(
     tls: &Tls,
     host: &str,
     stream: TcpStream,
     place: &Place,
+    within: Duration,
 ) -> Result<Encrypted<TcpStream>, Failure> {
-    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.set_read_timeout(Some(within))?;
+    stream.set_write_timeout(Some(within))?;
     tls::encrypt(place, &tls.trust, tls.identity.as_ref(), host, stream).map_err(|no| match no {
         NoTls::Trust(why) => Failure::Tls(why),
         NoTls::Broken(error) => Failure::Tls(error.to_string()),
@@ -276,15 +322,15 @@ fn strange(line: &[u8]) -> Failure {
 }
 
 impl Socket {
-    fn set_timeouts(&self) -> io::Result<()> {
+    fn set_timeouts(&self, silence_max: Duration) -> io::Result<()> {
         let of_tcp = |stream: &TcpStream| {
             stream.set_read_timeout(Some(LOOK_EVERY))?;
-            stream.set_write_timeout(Some(SILENCE_MAX))
+            stream.set_write_timeout(Some(silence_max))
         };
         match self {
             Self::Unix(stream) => {
                 stream.set_read_timeout(Some(LOOK_EVERY))?;
-                stream.set_write_timeout(Some(SILENCE_MAX))
+                stream.set_write_timeout(Some(silence_max))
             }
             Self::Tcp(stream) => of_tcp(stream),
             Self::Tls(stream) => of_tcp(&stream.sock),
@@ -338,7 +384,8 @@ mod tests {
     fn sent(bytes: &[u8]) -> Connection {
         let (one, mut other) = UnixStream::pair().unwrap();
         other.write_all(bytes).unwrap();
-        Connection { socket: Socket::Unix(one), buffer: Vec::new(), at: 0, cancel: Cancel::default() }
+        let (cancel, silence_max) = (Cancel::default(), Patience::QUESTION.silence);
+        Connection { socket: Socket::Unix(one), buffer: Vec::new(), at: 0, cancel, silence_max }
     }
 
     fn answered(bytes: &[u8]) -> Result<Answer, Failure> {

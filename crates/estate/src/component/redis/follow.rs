@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use place::Place;
 
-use super::super::{Cancel, Follow, LogPiece, RedisOptions};
+use super::super::{Follow, LogPiece, RedisOptions};
 use super::aof::Scan;
 use super::layout::Layout;
 use super::live::Held;
@@ -157,7 +157,7 @@ impl Start {
 impl Follower {
     /// Begins behind `last` where the files hold it, and a new lineage otherwise.
     pub(super) fn begin(options: &RedisOptions, place: &Place, last: Option<&LogPiece>) -> Result<Self> {
-        let server = Server::reach(options, place, &Cancel::default())?;
+        let server = Server::ask(options, place)?;
         within(place, || server.may_be_dumped(&options.data))??;
         let (directory, name) = files_of(&server, options)?;
         let now = Timestamp::now();
@@ -313,7 +313,7 @@ impl Follow for Follower {
         }
         self.asked = Instant::now();
         // A server that was told to append no more leaves its files as they are. One that does not answer appends nothing.
-        let Ok(server) = Server::reach(&self.options, &self.place, &Cancel::default()) else { return Ok(()) };
+        let Ok(server) = Server::ask(&self.options, &self.place) else { return Ok(()) };
         if server.info("aof_enabled") != "1" && server.info("loading") != "1" {
             return Err(self.broken("its server does not append any more: set `appendonly yes`"));
         }

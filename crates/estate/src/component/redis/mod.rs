@@ -156,7 +156,7 @@ impl Component for Redis {
         let mut find = |severity, what: String, hint: &str| {
             findings.push(Finding { severity, what, hint: hint.to_owned() });
         };
-        let reached = Server::reach(&self.options, &self.place, &Cancel::default());
+        let reached = Server::ask(&self.options, &self.place);
         let looked = reached.and_then(|server| {
             within(&self.place, || server.may_be_dumped(self.data()))??;
             Ok(server)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use place::Place;
 
 use super::super::{Cancel, RedisOptions};
-use super::connection::{Address, Answer, Connection, Failure, Login};
+use super::connection::{Address, Answer, Connection, Failure, Login, Patience};
 use super::layout::{Layout, Said};
 use crate::{Error, Result};
 
@@ -39,11 +39,20 @@ pub(super) fn login(options: &RedisOptions) -> Login {
 }
 
 impl Server {
-    /// Connects and asks what it is.
+    /// Connects, to let it work, and asks what it is.
     pub(super) fn reach(options: &RedisOptions, place: &Place, cancel: &Cancel) -> Result<Self> {
+        Self::open(options, place, cancel, Patience::WORK)
+    }
+
+    /// Asks what it is, and no more; fails within seconds when it hangs.
+    pub(super) fn ask(options: &RedisOptions, place: &Place) -> Result<Self> {
+        Self::open(options, place, &Cancel::default(), Patience::QUESTION)
+    }
+
+    fn open(options: &RedisOptions, place: &Place, cancel: &Cancel, patience: Patience) -> Result<Self> {
         let address = address(options);
         let failed = failed("ask for its state", &address);
-        let mut connection = Connection::open(&address, &login(options), place, cancel)
+        let mut connection = Connection::open(&address, &login(options), place, cancel, patience)
             .map_err(self::failed("log in", &address))?;
         let said = connection.ask(&["INFO"]).map_err(&failed)?;
         let info = parsed(&said.text().unwrap_or_default());
