@@ -48,7 +48,7 @@ fn mark(site: &Site, name: &str, standing: &Standing) -> Result<()> {
         return Ok(());
     }
     // A mark that says no more than what is archived would say by itself is none.
-    let told = known.segments.iter().filter_map(|segment| segment.until_ms()).max();
+    let told = known.segments.iter().filter_map(repository::log::Segment::until_ms).max();
     let told = told.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
     if told.is_some_and(|told| told >= *instant) {
         return Ok(());

@@ -54,10 +54,12 @@ fn restored(component: &Sqlite, stored: &Stored) -> Vec<estate::component::Part>
 }
 
 fn unknowns(proof: &Proof) -> Vec<&str> {
-    let why = |holds| match holds {
-        Holds::Unknown(why) => Some(why.as_str()),
-        _ => None,
-    };
+    fn why(holds: &Holds) -> Option<&str> {
+        match holds {
+            Holds::Unknown(why) => Some(why),
+            _ => None,
+        }
+    }
     proof.shown.iter().filter_map(|shown| why(&shown.holds)).collect()
 }
 
