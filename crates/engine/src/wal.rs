@@ -16,12 +16,14 @@
 //! | `ahead` | its pushing ahead of the server |
 //! | `prefetch` | its fetching ahead of a recovery |
 //! | `waiting` | what the server has still to archive, and when that is an alarm |
+//! | `sheet` | files that the helper fills for whoever asks |
 //! | `target` | putting a file where it was asked for |
 
 mod ahead;
 pub mod ask;
 pub(crate) mod helper;
 mod prefetch;
+mod sheet;
 mod target;
 pub mod waiting;
 
