@@ -192,6 +192,44 @@ fn what_will_be_asked_for_lies_in_the_servers_directory_without_a_name() {
 }
 
 #[test]
+fn what_follows_nothing_is_left_to_the_server_and_not_read_again_and_again() {
+    let shop = Shop::new();
+    shop.cluster.configure("archive_command = '/bin/false'\n");
+    shop.cluster.sql("select pg_reload_conf()");
+    assert!(shop.segments().is_empty());
+    let names: Vec<String> = (0..6)
+        .map(|n| {
+            shop.insert(n);
+            shop.cluster.sql("select pg_walfile_name(pg_switch_wal())")
+        })
+        .collect();
+    until("the notes", || shop.ready().len() >= names.len());
+    // The archive begins in the middle of what waits.
+    assert_eq!(shop.push(&shop.wal().join(&names[3])).0, 0);
+    let serve = shop.serve();
+    until("what follows it", || shop.fetch(&names[5]).0 == 0);
+    let read = || {
+        let text = fs::read_to_string(format!("/proc/{}/io", serve.process())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    until("an end of reading", || {
+        let before = read();
+        std::thread::sleep(Duration::from_millis(500));
+        read() - before < 1 << 20
+    });
+    // The server decides: then all of it is archived.
+    shop.cluster.configure(&format!("archive_command = '{}'\n", shop.archive_command()));
+    shop.cluster.sql("select pg_reload_conf()");
+    until("the end of the archiving", || shop.ready().is_empty());
+    assert_eq!(serve.end(), Some(0));
+    for name in &names {
+        let (code, text) = shop.fetch(name);
+        assert_eq!(code, 0, "{name}: {text}");
+    }
+}
+
+#[test]
 fn a_call_starts_a_helper_that_ends_by_itself() {
     let shop = Shop::new();
     shop.archive("off");

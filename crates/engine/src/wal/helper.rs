@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use estate::component::postgres::wal::{Cluster, Segment};
 use jiff::Timestamp;
+use repository::log::Error as LogError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::FlockOperation;
 
@@ -74,6 +75,8 @@ enum Known {
     Working,
     /// It is archived as it was then.
     Archived(Identity),
+    /// It follows nothing that is archived: what is to be done about that is decided when the server asks for it.
+    Left,
 }
 
 /// A file as it was when it was read.
@@ -314,9 +317,16 @@ impl<'a> Helper<'a> {
         let is_same = after.is_ok_and(|after| after == Identity::of(&before));
         let mut files = self.files();
         match &archived {
-            Ok(_) if is_same => files.insert(name.to_owned(), Known::Archived(Identity::of(&before))),
-            _ => files.remove(name),
-        };
+            Ok(_) if is_same => _ = files.insert(name.to_owned(), Known::Archived(Identity::of(&before))),
+            Err(Error::Log(LogError::Gap { .. })) if how.only_if_it_follows => {
+                files.insert(name.to_owned(), Known::Left);
+            }
+            _ => _ = files.remove(name),
+        }
+        if archived.is_ok() {
+            // What followed nothing may follow this.
+            files.retain(|_, known| !matches!(known, Known::Left));
+        }
         drop(files);
         self.settled.notify_all();
         let (pushed, segment) = archived?;

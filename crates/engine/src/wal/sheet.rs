@@ -32,6 +32,13 @@ pub(super) struct Sheets {
     files: Vec<File>,
 }
 
+/// A sheet that is empty.
+#[derive(Debug)]
+pub(super) struct Blank {
+    home: Home,
+    file: File,
+}
+
 /// A sheet that holds a file of the log.
 #[derive(Debug)]
 pub(super) struct Filled {
@@ -80,13 +87,6 @@ impl Sheets {
         let file = self.files.pop_if(|_| self.home == Some(home))?;
         Some(Blank { home, file })
     }
-}
-
-/// A sheet that is empty.
-#[derive(Debug)]
-pub(super) struct Blank {
-    home: Home,
-    file: File,
 }
 
 impl Blank {
