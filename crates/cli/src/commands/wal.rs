@@ -7,8 +7,8 @@
 //! A `lifeboat serve` of the same plan is asked first, which has the repository open and the work often done; only if there is
 //! none, the repository is opened here, or such a helper is started that outlives the call (`--start-helper`).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};

@@ -160,19 +160,22 @@ fn what_will_be_asked_for_lies_in_the_servers_directory_without_a_name() {
             let path = fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned();
             path.starts_with(&shop.directory.display().to_string()) && path.ends_with("(deleted)")
         };
-        let full = |entry: &fs::DirEntry| fs::metadata(entry.path()).is_ok_and(|found| found.len() == 1 << 20);
+        let full =
+            |entry: &fs::DirEntry| fs::metadata(entry.path()).is_ok_and(|found| found.len() == 1 << 20);
         let (full, empty): (Vec<_>, Vec<_>) = open.filter(nameless).partition(full);
         (full.len(), empty.len())
     };
     let target = shop.directory.join("RECOVERYXLOG");
     let fetch = |name: &str| {
-        let mut command = shop.command(&["wal", "fetch", "--plan", &plan, name, &target.display().to_string()]);
+        let mut command =
+            shop.command(&["wal", "fetch", "--plan", &plan, name, &target.display().to_string()]);
         told(&command.current_dir(shop.cluster.data()).output().unwrap())
     };
     for (number, name) in names[..6].iter().enumerate() {
         assert_eq!(fetch(name).0, 0, "{name}");
         assert_eq!(fs::read(&target).unwrap(), fs::read(shop.wal().join(name)).unwrap(), "{name}");
-        until("a sheet that is filled", || sheets().0 > 0 || number + 2 >= names.len());
+        // What is read before there are more sheets than came with the first question is held in memory.
+        until("a sheet that is filled", || number > 0 || sheets().0 > 0);
         fs::remove_file(&target).unwrap();
     }
     // Somebody who wants it elsewhere gets it, too.
@@ -241,7 +244,8 @@ fn a_call_starts_a_helper_that_ends_by_itself() {
             shop.cluster.sql("select pg_walfile_name(pg_switch_wal())")
         })
         .collect();
-    let push = |name: &str| shop.run(&["wal", "push", "--start-helper", &shop.wal().join(name).to_string_lossy()]);
+    let push =
+        |name: &str| shop.run(&["wal", "push", "--start-helper", &shop.wal().join(name).to_string_lossy()]);
     // One that cannot be started is no reason to do nothing, nor to hide what is wrong.
     let hidden = shop.hide_password();
     let (code, text) = push(&names[0]);
@@ -267,7 +271,8 @@ fn a_call_starts_a_helper_that_ends_by_itself() {
     // Killed, it is started anew; so it is by one that recovers, for which nothing is archived ahead.
     run(Command::new("kill").args(["-KILL", process]));
     until("its end", || helper().is_empty());
-    let mut command = shop.command(&["wal", "fetch", "--start-helper", "--plan", &plan, &names[0], "fetched"]);
+    let mut command =
+        shop.command(&["wal", "fetch", "--start-helper", "--plan", &plan, &names[0], "fetched"]);
     assert_eq!(told(&command.output().unwrap()).0, 0);
     let processes = helper();
     assert_eq!(processes.len(), 1);

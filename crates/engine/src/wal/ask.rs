@@ -250,11 +250,7 @@ pub(super) fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<
 }
 
 /// Writes a question or an answer with which files go along, at most [`sheet::PASSED`].
-pub(super) fn send_with(
-    mut stream: &UnixStream,
-    message: &impl Serialize,
-    files: &[File],
-) -> io::Result<()> {
+pub(super) fn send_with(mut stream: &UnixStream, message: &impl Serialize, files: &[File]) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();

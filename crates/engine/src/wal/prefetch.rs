@@ -204,8 +204,9 @@ impl Prefetch {
     /// The next that is to be read; waits a little for one.
     fn next(&self) -> Option<(Of, u64)> {
         let mut state = self.state();
-        let wanted =
-            |state: &State| state.slots.iter().find(|(_, slot)| matches!(slot, Slot::Wanted)).map(|(at, _)| *at);
+        let wanted = |state: &State| {
+            state.slots.iter().find(|(_, slot)| matches!(slot, Slot::Wanted)).map(|(at, _)| *at)
+        };
         if wanted(&state).is_none() {
             state = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }

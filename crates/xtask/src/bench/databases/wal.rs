@@ -307,8 +307,7 @@ impl Log {
     fn mark(&self) -> Result<()> {
         let chosen: BTreeSet<&String> = self.segments.iter().collect();
         let notes = self.cluster.data.join("pg_wal/archive_status").read_dir()?;
-        let mut notes: Vec<PathBuf> =
-            notes.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        let mut notes: Vec<PathBuf> = notes.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
         // As a server does: from the first on.
         notes.sort();
         for path in notes {
