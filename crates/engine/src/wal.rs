@@ -17,6 +17,7 @@
 //! | `prefetch` | its fetching ahead of a recovery |
 //! | `mark` | telling other machines where an idle server's log stands |
 //! | `waiting` | what the server has still to archive, and when that is an alarm |
+//! | `sheet` | files that the helper fills for whoever asks |
 //! | `target` | putting a file where it was asked for |
 
 mod ahead;
@@ -24,6 +25,7 @@ pub mod ask;
 pub(crate) mod helper;
 pub(crate) mod mark;
 mod prefetch;
+mod sheet;
 mod target;
 pub mod waiting;
 

@@ -1,5 +1,7 @@
 //! `lifeboat serve`
 
+use std::time::Duration;
+
 use engine::ship::{Event, Shipped, ship};
 
 use crate::estate::PlanArgs;
@@ -32,6 +34,9 @@ pub struct Args {
     /// What to ship; every continuous component and every server that archives if nothing is named
     #[arg(value_name = "COMPONENT")]
     components: Vec<String>,
+    /// End when no server has asked for so many seconds: what `lifeboat wal --start-helper` starts
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    until_idle: Option<u64>,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -39,7 +44,8 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> Answer {
     let site = args.plan.open(ui)?;
     let stop = interrupt::arm();
-    let shipped = ship(&site, &args.components, &|event| show(ui, event), stop)?;
+    let until_idle = args.until_idle.map(Duration::from_secs);
+    let shipped = ship(&site, &args.components, &|event| show(ui, event), stop, until_idle)?;
     for one in &shipped {
         ui.line(summary(one))?;
     }

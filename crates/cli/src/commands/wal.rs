@@ -5,11 +5,13 @@
 //! command line and a panic included, ends with [`STOP_RECOVERY`].
 //!
 //! A `lifeboat serve` of the same plan is asked first, which has the repository open and the work often done; only if there is
-//! none, the repository is opened here.
+//! none, the repository is opened here, or such a helper is started that outlives the call (`--start-helper`).
 
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use engine::wal::ask::{Asker, socket};
 use engine::wal::{Fetched, Pushed, Wal};
@@ -19,6 +21,11 @@ use repository::Repository;
 use crate::estate::{PlanArgs, Read, access};
 use crate::outcome::{Answer, Done, Explained, Failure, STOP_RECOVERY, Verdict};
 use crate::ui::Ui;
+
+/// For how long nobody may ask a helper that was started for a call.
+const HELPER_STAYS: Duration = Duration::from_secs(60);
+/// How long is waited for it to listen: it derives a key and opens the repository first.
+const HELPER_STARTS: Duration = Duration::from_secs(10);
 
 /// Archive the log of a PostgreSQL server, and give it back to one that recovers
 #[derive(Debug, clap::Args)]
@@ -89,6 +96,9 @@ struct OfArgs {
     /// The component, where the plan has more than one of PostgreSQL
     #[arg(long, value_name = "NAME")]
     component: Option<String>,
+    /// Start a helper if there is none, so that the calls to come are fast: it knows the password until a minute after the last
+    #[arg(long)]
+    start_helper: bool,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -124,7 +134,8 @@ fn push(args: &PushArgs, ui: &Ui) -> Answer {
     let of = args.of.read()?;
     let data = of.data_of_the_server()?;
     let asker = Asker { sockets: &of.sockets, data: &data };
-    let pushed = match asker.push(&args.file, args.accept_damage)? {
+    let ask = || asker.push(&args.file, args.accept_damage);
+    let pushed = match args.of.asked(&of, &asker, &ask)? {
         Some(pushed) => pushed,
         None => of.wal(&of.open(ui)?, &data).push(&args.file, args.accept_damage)?,
     };
@@ -141,7 +152,8 @@ fn fetch(args: &FetchArgs, ui: &Ui) -> Answer {
     let here = Path::new(".");
     let data = if is_data(here) { here.to_owned() } else { of.data.clone() };
     let asker = Asker { sockets: &of.sockets, data: &data };
-    let fetched = match asker.fetch(&args.name, &args.target)? {
+    let ask = || asker.fetch(&args.name, &args.target);
+    let fetched = match args.of.asked(&of, &asker, &ask)? {
         Some(fetched) => fetched,
         None => of.wal(&of.open(ui)?, &data).fetch(&args.name, &args.target)?,
     };
@@ -161,6 +173,47 @@ impl OfArgs {
         let data = read.base.join(data);
         let sockets = self.plan.states(&read).iter().map(|state| socket(state, &component)).collect();
         Ok(Of { read, component, data, sockets })
+    }
+
+    /// What a helper answers, which is started if that is wanted and there is none; `None` when nobody answers.
+    fn asked<T>(
+        &self,
+        of: &Of,
+        asker: &Asker<'_>,
+        ask: &dyn Fn() -> engine::Result<Option<T>>,
+    ) -> engine::Result<Option<T>> {
+        let answer = ask()?;
+        if answer.is_some() || !self.start_helper || asker.is_listened_to() {
+            return Ok(answer);
+        }
+        self.start(of, asker);
+        ask()
+    }
+
+    /// Starts a helper that outlives this call, and waits until it listens or has ended.
+    fn start(&self, of: &Of, asker: &Asker<'_>) {
+        let (Ok(program), Ok(plan), Ok(state)) =
+            (std::env::current_exe(), self.plan.file(), self.plan.state(&of.read))
+        else {
+            return;
+        };
+        let mut helper = std::process::Command::new(program);
+        helper.args(["serve", &of.component, "--until-idle", &HELPER_STAYS.as_secs().to_string()]);
+        helper.arg("--plan").arg(std::path::absolute(&plan).unwrap_or(plan)).arg("--state").arg(state);
+        if let Some(environment) = &self.plan.environment {
+            helper.args(["--environment", environment]);
+        }
+        // It is not the server's any more: neither its directory nor its terminal, signals or pipes.
+        helper.current_dir("/").process_group(0);
+        helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut helper) = helper.spawn() else { return };
+        let started = Instant::now();
+        while started.elapsed() < HELPER_STARTS
+            && !asker.is_listened_to()
+            && matches!(helper.try_wait(), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

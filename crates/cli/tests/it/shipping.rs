@@ -165,6 +165,11 @@ impl Serve {
         panic!("{what} did not happen, but: {others:#?}");
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -129,6 +129,163 @@ fn a_helper_archives_and_gives_back_without_anybody_opening_the_repository() {
     assert_eq!((shop.push(&changed).0, shop.fetch(&names[0]).0), (0, 0));
 }
 
+/// The numbers of the processes whose command line has these words one behind the other.
+fn running(words: &[&str]) -> Vec<String> {
+    let wanted = words.join("\0");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let of = |entry: fs::DirEntry| {
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let is_wanted = String::from_utf8_lossy(&command).contains(&wanted);
+        is_wanted.then(|| entry.file_name().into_string().unwrap())
+    };
+    entries.filter_map(of).collect()
+}
+
+#[test]
+fn what_will_be_asked_for_lies_in_the_servers_directory_without_a_name() {
+    let shop = Shop::new();
+    let names: Vec<String> = (0..8)
+        .map(|n| {
+            shop.insert(n);
+            shop.switch()
+        })
+        .collect();
+    let serve = shop.serve();
+    let hidden = shop.hide_password();
+    let plan = shop.plan().display().to_string();
+    // Files that have no name, of the directory where what is fetched is put.
+    let sheets = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", serve.process())).unwrap().flatten();
+        let nameless = |entry: &fs::DirEntry| {
+            let path = fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned();
+            path.starts_with(&shop.directory.display().to_string()) && path.ends_with("(deleted)")
+        };
+        let full =
+            |entry: &fs::DirEntry| fs::metadata(entry.path()).is_ok_and(|found| found.len() == 1 << 20);
+        let (full, empty): (Vec<_>, Vec<_>) = open.filter(nameless).partition(full);
+        (full.len(), empty.len())
+    };
+    let target = shop.directory.join("RECOVERYXLOG");
+    let fetch = |name: &str| {
+        let mut command =
+            shop.command(&["wal", "fetch", "--plan", &plan, name, &target.display().to_string()]);
+        told(&command.current_dir(shop.cluster.data()).output().unwrap())
+    };
+    for (number, name) in names[..6].iter().enumerate() {
+        assert_eq!(fetch(name).0, 0, "{name}");
+        assert_eq!(fs::read(&target).unwrap(), fs::read(shop.wal().join(name)).unwrap(), "{name}");
+        // What is read before there are more sheets than came with the first question is held in memory.
+        until("a sheet that is filled", || number > 0 || sheets().0 > 0);
+        fs::remove_file(&target).unwrap();
+    }
+    // Somebody who wants it elsewhere gets it, too.
+    let elsewhere = shop.cluster.home.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    shop.cluster.give(&elsewhere);
+    let there = elsewhere.join("file").display().to_string();
+    let mut command = shop.command(&["wal", "fetch", "--plan", &plan, &names[6], &there]);
+    let (code, text) = told(&command.current_dir(shop.cluster.data()).output().unwrap());
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(fs::read(there).unwrap(), fs::read(shop.wal().join(&names[6])).unwrap());
+    // At the end of the log nothing of the directory is held open any longer.
+    assert_eq!(fetch("0000000100000000000000FF").0, 1);
+    until("the end of the sheets", || sheets() == (0, 0));
+    assert_eq!(serve.end(), Some(0));
+    drop(hidden);
+}
+
+#[test]
+fn what_follows_nothing_is_left_to_the_server_and_not_read_again_and_again() {
+    let shop = Shop::new();
+    shop.cluster.configure("archive_command = '/bin/false'\n");
+    shop.cluster.sql("select pg_reload_conf()");
+    assert!(shop.segments().is_empty());
+    let names: Vec<String> = (0..6)
+        .map(|n| {
+            shop.insert(n);
+            shop.cluster.sql("select pg_walfile_name(pg_switch_wal())")
+        })
+        .collect();
+    until("the notes", || shop.ready().len() >= names.len());
+    // The archive begins in the middle of what waits.
+    assert_eq!(shop.push(&shop.wal().join(&names[3])).0, 0);
+    let serve = shop.serve();
+    until("what follows it", || shop.fetch(&names[5]).0 == 0);
+    let read = || {
+        let text = fs::read_to_string(format!("/proc/{}/io", serve.process())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    until("an end of reading", || {
+        let before = read();
+        std::thread::sleep(Duration::from_millis(500));
+        read() - before < 1 << 20
+    });
+    // The server decides: then all of it is archived.
+    shop.cluster.configure(&format!("archive_command = '{}'\n", shop.archive_command()));
+    shop.cluster.sql("select pg_reload_conf()");
+    until("the end of the archiving", || shop.ready().is_empty());
+    assert_eq!(serve.end(), Some(0));
+    for name in &names {
+        let (code, text) = shop.fetch(name);
+        assert_eq!(code, 0, "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_call_starts_a_helper_that_ends_by_itself() {
+    let shop = Shop::new();
+    shop.archive("off");
+    let plan = shop.plan().display().to_string();
+    let helper = || running(&["serve", "orders", "--until-idle", "60", "--plan", &plan]);
+    let names: Vec<String> = (0..4)
+        .map(|n| {
+            shop.insert(n);
+            shop.cluster.sql("select pg_walfile_name(pg_switch_wal())")
+        })
+        .collect();
+    let push =
+        |name: &str| shop.run(&["wal", "push", "--start-helper", &shop.wal().join(name).to_string_lossy()]);
+    // One that cannot be started is no reason to do nothing, nor to hide what is wrong.
+    let hidden = shop.hide_password();
+    let (code, text) = push(&names[0]);
+    assert!(code != 0 && text.contains("password"), "{code}: {text}");
+    drop(hidden);
+    until("the end of the helper that knows no password", || helper().is_empty());
+    // Without the wish there is none.
+    assert_eq!(shop.push(&shop.wal().join(&names[0])).0, 0);
+    assert!(helper().is_empty());
+
+    assert_eq!(push(&names[1]).0, 0);
+    let processes = helper();
+    let [process] = &processes[..] else { panic!("{processes:?}") };
+    let hidden = shop.hide_password();
+    assert_eq!((push(&names[2]).0, push(&names[3]).0, push(&names[2]).0), (0, 0, 0));
+    for name in &names {
+        let (code, text) = shop.fetch(name);
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(shop.fetched(), fs::read(shop.wal().join(name)).unwrap(), "{name}");
+    }
+    assert_eq!(helper(), processes);
+    drop(hidden);
+    // Killed, it is started anew; so it is by one that recovers, for which nothing is archived ahead.
+    run(Command::new("kill").args(["-KILL", process]));
+    until("its end", || helper().is_empty());
+    let mut command =
+        shop.command(&["wal", "fetch", "--start-helper", "--plan", &plan, &names[0], "fetched"]);
+    assert_eq!(told(&command.output().unwrap()).0, 0);
+    let processes = helper();
+    assert_eq!(processes.len(), 1);
+    run(Command::new("kill").args(["-TERM", &processes[0]]));
+    until("its end", || helper().is_empty());
+
+    let arguments = ["serve", "orders", "--until-idle", "1", "--json"];
+    let serve = Serve::start(&mut shop.command(&arguments));
+    serve.await_event("listening");
+    until("its end by itself", || running(&arguments).is_empty());
+    assert_eq!(serve.end(), Some(0));
+}
+
 #[test]
 fn strangers_are_not_answered() {
     let Some((uid, gid)) = server_user() else { return };

@@ -14,6 +14,7 @@ mod line;
 pub(crate) mod seen;
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use place::Place;
@@ -166,9 +167,15 @@ pub(crate) fn archives(declared: &plan::Component) -> Option<&std::path::Path> {
 /// Ships the logs of the components `names`, or of all continuous ones, until `stop` becomes true; and helps the servers
 /// that archive theirs.
 ///
-/// What goes wrong with one is told to `watch` and tried again; it keeps nothing else from being shipped. Fails when there is
-/// nothing to ship.
-pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) -> Result<Vec<Shipped>> {
+/// What goes wrong with one is told to `watch` and tried again; it keeps nothing else from being shipped. Those who help a
+/// server end by themselves when it has not asked for `until_idle`. Fails when there is nothing to ship.
+pub fn ship(
+    site: &Site,
+    names: &[String],
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    until_idle: Option<Duration>,
+) -> Result<Vec<Shipped>> {
     for name in names {
         site.plan.component(name)?;
     }
@@ -184,7 +191,7 @@ pub fn ship(site: &Site, names: &[String], watch: Watch<'_>, stop: &AtomicBool) 
     for name in &names {
         match archives(site.plan.component(name)?) {
             Some(data) => {
-                helpers.push(Helper::new(site, name, site.path(data), watch, stop));
+                helpers.push(Helper::new(site, name, site.path(data), watch, stop, until_idle));
                 marked.push((name, drivers.component(name)?));
             }
             None => lines.push(Line::new(site, name, drivers.component(name)?, watch, stop)?),

@@ -86,7 +86,7 @@ pub(super) fn run(helper: &Helper<'_>) {
 fn batch(helper: &Helper<'_>, cluster: &Cluster, names: &[String]) -> Vec<String> {
     let mut batch: Vec<String> = Vec::new();
     let mut next = None;
-    let mut end = None;
+    let mut is_alone = true;
     for name in names.iter().filter(|name| !helper.knows(name)) {
         let Some(parsed) = Name::parse(name).filter(|parsed| parsed.kind == Kind::Segment) else { continue };
         let Some(begin) = parsed.begin(cluster.segment_bytes) else { continue };
@@ -95,16 +95,17 @@ fn batch(helper: &Helper<'_>, cluster: &Cluster, names: &[String]) -> Vec<String
             break;
         }
         if batch.is_empty() {
-            end = helper.writers.end(&cluster.lineage(parsed.timeline));
+            let end = helper.writers.end(&cluster.lineage(parsed.timeline));
             if end.is_some_and(|end| end < begin.0) {
                 return batch;
             }
+            // Where the log goes on is not known yet, or that is behind it: then nothing is known to follow it.
+            is_alone = end != Some(begin.0);
         }
         next = Some((parsed.timeline, begin.0 + cluster.segment_bytes));
         batch.push(name.clone());
     }
-    if end.is_none() {
-        // Where the log goes on is not known yet, so that nothing is known to follow it.
+    if is_alone {
         batch.truncate(1);
     }
     batch
@@ -125,7 +126,7 @@ fn push(helper: &Helper<'_>, batch: &[String]) -> crate::Result<()> {
             }
             match helper.archive(name, how, &mut buffer) {
                 Ok(_) => {}
-                // One before it has failed, or it is left to the server to ask for it.
+                // One before it has failed, or it is left to the server.
                 Err(Error::Log(LogError::Gap { .. })) => {}
                 // The server has taken it away meanwhile.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}

@@ -20,16 +20,18 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use estate::component::postgres::wal::{Cluster, Segment};
 use jiff::Timestamp;
+use repository::log::Error as LogError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::FlockOperation;
 
-use super::ask::{self, Answer, PROTOCOL, Question};
-use super::prefetch::{self, Prefetch};
-use super::{File as LogFile, Found, How, Pushed, Wal, Wanted, Writers, ahead, parse};
+use super::ask::{self, Answer, Carrier, PROTOCOL, Question};
+use super::prefetch::{self, Given, Prefetch};
+use super::sheet::{Filled, Sheets};
+use super::{File as LogFile, How, Pushed, Wal, Wanted, Writers, ahead, parse};
 use crate::ship::{Event, Shipped, Watch};
 use crate::site::Site;
 use crate::{Error, Result};
@@ -42,6 +44,8 @@ const QUESTION_WITHIN: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(5);
 /// How often is looked whether one is to stop.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How often is looked whether the server archives.
+const PUSHES: Duration = Duration::from_millis(5);
 /// How long after a failure is tried again to listen.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -58,6 +62,11 @@ pub(crate) struct Helper<'a> {
     files: Mutex<HashMap<String, Known>>,
     settled: Condvar,
     prefetch: Prefetch,
+    /// For how long nobody may have asked.
+    until_idle: Option<Duration>,
+    asked: Mutex<Instant>,
+    /// Somebody has asked to archive something.
+    pushes: AtomicBool,
 }
 
 /// What is known of a file of the server's log.
@@ -66,6 +75,8 @@ enum Known {
     Working,
     /// It is archived as it was then.
     Archived(Identity),
+    /// It follows nothing that is archived: what is to be done about that is decided when the server asks for it.
+    Left,
 }
 
 /// A file as it was when it was read.
@@ -97,7 +108,14 @@ struct Socket {
 }
 
 impl<'a> Helper<'a> {
-    pub fn new(site: &'a Site, name: &str, data: PathBuf, watch: Watch<'a>, stop: &'a AtomicBool) -> Self {
+    pub fn new(
+        site: &'a Site,
+        name: &str,
+        data: PathBuf,
+        watch: Watch<'a>,
+        stop: &'a AtomicBool,
+        until_idle: Option<Duration>,
+    ) -> Self {
         Self {
             site,
             name: name.to_owned(),
@@ -109,6 +127,9 @@ impl<'a> Helper<'a> {
             files: Mutex::default(),
             settled: Condvar::new(),
             prefetch: Prefetch::default(),
+            until_idle,
+            asked: Mutex::new(Instant::now()),
+            pushes: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +150,10 @@ impl<'a> Helper<'a> {
                         (self.watch)(&Event::Waiting { component, why: why.clone() });
                         told = Some(why);
                     }
+                    if self.until_idle.is_some() {
+                        // Whoever has started it does the work itself.
+                        break;
+                    }
                     std::thread::sleep(PAUSE);
                 }
             }
@@ -137,7 +162,12 @@ impl<'a> Helper<'a> {
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.until_idle.is_some_and(|idle| self.asked().elapsed() > idle)
+    }
+
+    /// When somebody has asked last, or was answered.
+    fn asked(&self) -> MutexGuard<'_, Instant> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn wal(&self) -> Wal<'_> {
@@ -194,22 +224,36 @@ impl<'a> Helper<'a> {
             for _ in 0..prefetch::THREADS {
                 scope.spawn(|| self.prefetch.run(&self.wal(), &over));
             }
-            scope.spawn(|| ahead::run(self));
+            scope.spawn(|| self.archive_ahead());
             while !self.is_stopping() {
                 let Some(stream) = next(&socket.listener) else { continue };
                 if asking.load(Ordering::Relaxed) >= ASKERS_MAX {
                     continue;
                 }
                 asking.fetch_add(1, Ordering::Relaxed);
+                *self.asked() = Instant::now();
                 let asking = &asking;
                 scope.spawn(move || {
                     // Whoever hung up has other means.
                     _ = self.answer(&stream);
+                    *self.asked() = Instant::now();
                     asking.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             over.store(true, Ordering::Relaxed);
         });
+    }
+
+    /// Archives ahead of the server; what is there for a while only, not before the server has begun: it may be there for one
+    /// that recovers and is not to archive.
+    fn archive_ahead(&self) {
+        while self.until_idle.is_some() && !self.pushes.load(Ordering::Relaxed) {
+            if self.is_stopping() {
+                return;
+            }
+            std::thread::sleep(PUSHES);
+        }
+        ahead::run(self);
     }
 
     /// Answers the one question of a connection.
@@ -222,7 +266,8 @@ impl<'a> Helper<'a> {
             return Ok(());
         }
         let not_mine = |why: &str| Answer::NotMine { why: why.to_owned() };
-        let question = match ask::receive::<Question>(&mut BufReader::new(stream)) {
+        let mut carrier = BufReader::new(Carrier::new(stream));
+        let question = match ask::receive::<Question>(&mut carrier) {
             Ok(question) => question,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(_) => return ask::send(stream, &not_mine("the question is of another version of Lifeboat")),
@@ -235,9 +280,18 @@ impl<'a> Helper<'a> {
                 }
                 ask::send(stream, &self.push(&name, accepts_damage).map_or_else(failed, pushed))
             }
-            Question::Fetch { protocol: PROTOCOL, name, system, major, segment_bytes, server_has_it } => {
+            Question::Fetch {
+                protocol: PROTOCOL,
+                name,
+                system,
+                major,
+                segment_bytes,
+                server_has_it,
+                directory,
+            } => {
                 let cluster = Cluster { system, major, segment_bytes };
-                self.give(stream, &name, cluster, server_has_it)
+                let sheets = Sheets::of(carrier.get_mut().files.drain(..).collect(), directory);
+                self.give(stream, &name, cluster, server_has_it, sheets)
             }
             _ => ask::send(stream, &not_mine("it is of another version of Lifeboat")),
         }
@@ -245,6 +299,7 @@ impl<'a> Helper<'a> {
 
     fn push(&self, name: &str, accepts_damage: bool) -> Result<Pushed> {
         parse(name)?;
+        self.pushes.store(true, Ordering::Relaxed);
         let others = self.files().values().any(|known| matches!(known, Known::Working));
         let how = How { accepts_damage, wait: if others { WAIT } else { Duration::ZERO }, ..How::default() };
         self.archive(name, how, &mut Vec::new())
@@ -262,9 +317,16 @@ impl<'a> Helper<'a> {
         let is_same = after.is_ok_and(|after| after == Identity::of(&before));
         let mut files = self.files();
         match &archived {
-            Ok(_) if is_same => files.insert(name.to_owned(), Known::Archived(Identity::of(&before))),
-            _ => files.remove(name),
-        };
+            Ok(_) if is_same => _ = files.insert(name.to_owned(), Known::Archived(Identity::of(&before))),
+            Err(Error::Log(LogError::Gap { .. })) if how.only_if_it_follows => {
+                files.insert(name.to_owned(), Known::Left);
+            }
+            _ => _ = files.remove(name),
+        }
+        if archived.is_ok() {
+            // What followed nothing may follow this.
+            files.retain(|_, known| !matches!(known, Known::Left));
+        }
         drop(files);
         self.settled.notify_all();
         let (pushed, segment) = archived?;
@@ -350,17 +412,21 @@ impl<'a> Helper<'a> {
         name: &str,
         cluster: Cluster,
         server_has_it: bool,
+        sheets: Sheets,
     ) -> io::Result<()> {
         let found = parse(name).and_then(|parsed| {
-            self.prefetch.find(&self.wal(), Wanted { name, parsed, cluster, server_has_it })
+            self.prefetch.find(&self.wal(), Wanted { name, parsed, cluster, server_has_it }, sheets)
         });
         match found {
-            Ok(Found::There(pieces, _)) => {
+            Ok(Given::Filled(Filled { bytes, file, .. })) => {
+                ask::send_with(stream, &Answer::Filled { bytes }, &[file])
+            }
+            Ok(Given::Pieces(pieces)) => {
                 let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
                 ask::send(stream, &Answer::Found { bytes })?;
                 pieces.iter().try_for_each(|piece| stream.write_all(piece))
             }
-            Ok(Found::Absent(why)) => ask::send(stream, &Answer::Absent { why }),
+            Ok(Given::Absent(why)) => ask::send(stream, &Answer::Absent { why }),
             Err(error) => ask::send(stream, &failed(error)),
         }
     }

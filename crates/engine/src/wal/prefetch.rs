@@ -1,7 +1,8 @@
 //! Fetching ahead of a recovery: what it will ask for next is read and verified while it replays what it has.
 //!
-//! Everything is held in memory, so that nothing of it outlives the process or is taken for something else, and never more
-//! than [`AHEAD`] segments. What is not here is asked of the archive: nothing is ever inferred from an absence here.
+//! Everything is held in memory, or in the sheets of whoever asks, so that nothing of it outlives the process or is taken for
+//! something else, and never more than [`AHEAD`] segments. What is not here is asked of the archive: nothing is ever
+//! inferred from an absence here.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use estate::component::postgres::wal::{Lsn, Name};
 use repository::log::{Archive, Lineage};
 
+use super::sheet::{Blank, Filled, Home, Sheets};
 use super::{Found, Wal, Wanted};
 use crate::Result;
 
@@ -40,6 +42,8 @@ struct State {
     slots: BTreeMap<u64, Slot>,
     /// The log that is being asked for.
     of: Option<Of>,
+    /// What is to be filled.
+    sheets: Sheets,
     asked: Option<Instant>,
 }
 
@@ -53,35 +57,82 @@ struct Of {
     listed: Instant,
 }
 
-#[derive(Clone, PartialEq)]
 enum Slot {
     Wanted,
     Reading,
-    There(Vec<Bytes>),
+    There(Held),
+}
+
+/// A segment, verified.
+enum Held {
+    Pieces(Vec<Bytes>),
+    Filled(Filled),
+}
+
+/// What a question is answered with.
+pub(super) enum Given {
+    /// The bytes of the file, in pieces.
+    Pieces(Vec<Bytes>),
+    /// A sheet of the asker's that holds it.
+    Filled(Filled),
+    /// It is proven that there is none.
+    Absent(String),
 }
 
 impl Prefetch {
     /// Gets a file: what was read ahead, or else what the archive has now; and has the next be read.
-    pub fn find(&self, wal: &Wal<'_>, wanted: Wanted<'_>) -> Result<Found> {
+    pub fn find(&self, wal: &Wal<'_>, wanted: Wanted<'_>, sheets: Sheets) -> Result<Given> {
         let bytes = wanted.cluster.segment_bytes;
         let is_segment = wanted.parsed.kind == super::Kind::Segment;
-        let Some(begin) = wanted.parsed.begin(bytes).filter(|_| is_segment) else { return wal.find(wanted) };
+        let Some(begin) = wanted.parsed.begin(bytes).filter(|_| is_segment) else {
+            return Ok(match wal.find(wanted)? {
+                Found::There(pieces, _) => Given::Pieces(pieces),
+                Found::Absent(why) => Given::Absent(why),
+            });
+        };
+        let home = sheets.home();
+        let most = usize::try_from(AHEAD).expect("it is small");
+        self.state().sheets.add(sheets, most);
         let lineage = wanted.cluster.lineage(wanted.parsed.timeline);
-        if let Some(pieces) = self.take(&lineage, bytes, begin.0) {
+        if let Some(held) = self.take(&lineage, bytes, begin.0) {
             self.want_behind(begin.0 + bytes);
-            return Ok(Found::There(pieces, None));
+            if let Some(given) = self.fit(held, home) {
+                return Ok(given);
+            }
         }
-        let found = wal.find(wanted)?;
-        let Found::There(pieces, Some(known)) = found else { return Ok(found) };
-        let timeline = wanted.parsed.timeline;
-        let of = Of { lineage, timeline, segment_bytes: bytes, known, listed: Instant::now() };
-        self.state().of = Some(of);
-        self.want_behind(begin.0 + bytes);
-        Ok(Found::There(pieces, None))
+        match wal.find(wanted)? {
+            Found::There(pieces, known) => {
+                if let Some(known) = known {
+                    let timeline = wanted.parsed.timeline;
+                    let of = Of { lineage, timeline, segment_bytes: bytes, known, listed: Instant::now() };
+                    self.state().of = Some(of);
+                    self.want_behind(begin.0 + bytes);
+                }
+                Ok(self.fit(Held::Pieces(pieces.clone()), home).unwrap_or(Given::Pieces(pieces)))
+            }
+            Found::Absent(why) => {
+                // The recovery is at its end: nothing of the server's directory is held open any longer.
+                self.state().let_go();
+                Ok(Given::Absent(why))
+            }
+        }
+    }
+
+    /// What somebody can use whose sheets are of this home; `None` when that cannot be made of it.
+    fn fit(&self, held: Held, home: Option<Home>) -> Option<Given> {
+        match held {
+            Held::Filled(filled) if home == Some(filled.home) => Some(Given::Filled(filled)),
+            Held::Filled(filled) => filled.read().ok().map(|bytes| Given::Pieces(vec![bytes])),
+            Held::Pieces(pieces) => {
+                let blank = home.and_then(|home| self.state().sheets.take(home));
+                let filled = blank.and_then(|blank| blank.fill(&pieces).ok());
+                Some(filled.map_or(Given::Pieces(pieces), Given::Filled))
+            }
+        }
     }
 
     /// Takes what was read ahead, waiting for what is being read.
-    fn take(&self, lineage: &str, segment_bytes: u64, begin: u64) -> Option<Vec<Bytes>> {
+    fn take(&self, lineage: &str, segment_bytes: u64, begin: u64) -> Option<Held> {
         let mut state = self.state();
         state.asked = Some(Instant::now());
         loop {
@@ -96,8 +147,8 @@ impl Prefetch {
                     state = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
                 }
                 Some(Slot::There(_)) => {
-                    let Some(Slot::There(pieces)) = state.slots.remove(&begin) else { return None };
-                    return Some(pieces);
+                    let Some(Slot::There(held)) = state.slots.remove(&begin) else { return None };
+                    return Some(held);
                 }
                 Some(Slot::Wanted) | None => {
                     state.slots.remove(&begin);
@@ -127,12 +178,12 @@ impl Prefetch {
     pub fn run(&self, wal: &Wal<'_>, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             let Some((of, at)) = self.next() else { continue };
-            let read = Self::read(wal, &of, at);
+            let read = Self::read(wal, &of, at).map(|pieces| self.hold(pieces));
             let mut state = self.state();
             let is_same = state.of.as_ref().is_some_and(|now| now.lineage == of.lineage);
-            if is_same && state.slots.get(&at) == Some(&Slot::Reading) {
+            if is_same && matches!(state.slots.get(&at), Some(Slot::Reading)) {
                 match read {
-                    Some(pieces) => _ = state.slots.insert(at, Slot::There(pieces)),
+                    Some(held) => _ = state.slots.insert(at, Slot::There(held)),
                     // Whoever asks for it is told by the archive itself why it cannot be had.
                     None => _ = state.slots.remove(&at),
                 }
@@ -141,11 +192,21 @@ impl Prefetch {
         }
     }
 
+    /// Puts a segment where it is held until it is asked for: into a sheet, if there is one.
+    fn hold(&self, pieces: Vec<Bytes>) -> Held {
+        let mut state = self.state();
+        let blank = state.sheets.home().and_then(|home| state.sheets.take(home));
+        drop(state);
+        let filled = blank.filter(Blank::has_room).and_then(|blank| blank.fill(&pieces).ok());
+        filled.map_or(Held::Pieces(pieces), Held::Filled)
+    }
+
     /// The next that is to be read; waits a little for one.
     fn next(&self) -> Option<(Of, u64)> {
         let mut state = self.state();
-        let wanted =
-            |state: &State| state.slots.iter().find(|(_, slot)| **slot == Slot::Wanted).map(|(at, _)| *at);
+        let wanted = |state: &State| {
+            state.slots.iter().find(|(_, slot)| matches!(slot, Slot::Wanted)).map(|(at, _)| *at)
+        };
         if wanted(&state).is_none() {
             state = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -169,5 +230,12 @@ impl Prefetch {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets go of what was read ahead, and of sheets.
+    fn let_go(&mut self) {
+        *self = Self { asked: self.asked, ..Self::default() };
     }
 }

@@ -4,11 +4,11 @@
 //! content says is described in `docs/format.md`. Sealing compresses straight from the caller's bytes into the
 //! message that is encrypted in place, and compressing need not wait for the name; opening decompresses once, and parts are slices of that.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use zstd::zstd_safe::{compress_bound, find_frame_compressed_size, get_frame_content_size};
+use zstd::zstd_safe::{WriteBuf, compress_bound, find_frame_compressed_size, get_frame_content_size};
 
 use crate::crypto::{IV_BYTES, MasterKey, TAG_BYTES};
 use crate::sidecar::{
@@ -163,7 +163,7 @@ pub fn encode_table(parts: &[Part]) -> Vec<u8> {
 ///
 /// Fails in words when it is none, or when the parts do not follow each other or are longer than what there is.
 pub fn decode_table(content: &[u8]) -> std::result::Result<(Vec<Part>, usize), String> {
-    let mut cursor = Cursor(content);
+    let mut cursor = Reader(content);
     match cursor.take::<1>()? {
         [VERSION] => {}
         [version] => return Err(format!("it has version {version}; this lifeboat knows version {VERSION}")),
@@ -188,7 +188,7 @@ pub fn decode_table(content: &[u8]) -> std::result::Result<(Vec<Part>, usize), S
     Ok((parts, content.len() - cursor.0.len()))
 }
 
-fn decode_part(cursor: &mut Cursor<'_>) -> std::result::Result<Part, String> {
+fn decode_part(cursor: &mut Reader<'_>) -> std::result::Result<Part, String> {
     let mut number = || cursor.take().map(u64::from_le_bytes);
     let (first, last, from, until, length) = (number()?, number()?, number()?, number()?, number()?);
     let known = |ms: u64| (ms != UNKNOWN_MS).then_some(ms);
@@ -214,9 +214,9 @@ fn decode_part(cursor: &mut Cursor<'_>) -> std::result::Result<Part, String> {
 const CUT_OFF: &str = "its table is cut off";
 
 /// What is left to be read.
-struct Cursor<'a>(&'a [u8]);
+struct Reader<'a>(&'a [u8]);
 
-impl Cursor<'_> {
+impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> std::result::Result<[u8; N], String> {
         let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(CUT_OFF)?;
         self.0 = rest;
@@ -238,9 +238,14 @@ impl Packed {
     pub(super) fn new(parts: &[Part], bytes: &[u8], level: i32) -> Self {
         let table_bytes = TABLE_BYTES_MIN + parts.iter().map(Part::table_bytes).sum::<usize>();
         let bytes_at = IV_BYTES + 1 + compress_bound(2 + NAME_BYTES_MAX + table_bytes);
-        let mut message = vec![0; bytes_at + compress_bound(bytes.len()) + TAG_BYTES];
-        let length = compress(bytes, &mut message[bytes_at..], level);
-        message.truncate(bytes_at + length + TAG_BYTES);
+        // Only what is written of the room becomes memory: mostly it is much less.
+        let mut message = Vec::with_capacity(bytes_at + compress_bound(bytes.len()) + TAG_BYTES);
+        message.resize(bytes_at, 0);
+        let mut behind = Cursor::new(message);
+        behind.set_position(bytes_at as u64);
+        compress(bytes, &mut behind, level);
+        let mut message = behind.into_inner();
+        message.resize(message.len() + TAG_BYTES, 0);
         Self { message, bytes_at }
     }
 
@@ -252,7 +257,7 @@ impl Packed {
         head.extend(encode_table(parts));
         // Two frames: the head is not known yet when the bytes are compressed, and to join the two would be a copy.
         let mut frame = vec![0; compress_bound(head.len())];
-        let length = compress(&head, &mut frame, level);
+        let length = compress(&head, &mut frame[..], level);
         let head_at = self.bytes_at - length;
         self.message[head_at..self.bytes_at].copy_from_slice(&frame[..length]);
         self.message[head_at - 1] = COMPRESSED;
@@ -262,7 +267,7 @@ impl Packed {
     }
 }
 
-fn compress(bytes: &[u8], into: &mut [u8], level: i32) -> usize {
+fn compress(bytes: &[u8], into: &mut (impl WriteBuf + ?Sized), level: i32) -> usize {
     let mut compressor = zstd::bulk::Compressor::new(level).expect("the level is one that zstd has");
     let compressed = compressor.compress_to_buffer(bytes, into);
     compressed.expect("compressing into a buffer of the library's own bound does not fail")

@@ -307,8 +307,11 @@ impl Log {
     /// Marks exactly the segments that are measured as to be archived.
     fn mark(&self) -> Result<()> {
         let chosen: BTreeSet<&String> = self.segments.iter().collect();
-        for entry in self.cluster.data.join("pg_wal/archive_status").read_dir()? {
-            let path = entry?.path();
+        let notes = self.cluster.data.join("pg_wal/archive_status").read_dir()?;
+        let mut notes: Vec<PathBuf> = notes.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        // As a server does: from the first on.
+        notes.sort();
+        for path in notes {
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             let wanted = if chosen.contains(&name) { "ready" } else { "done" };
             fs::rename(&path, path.with_extension(wanted))?;

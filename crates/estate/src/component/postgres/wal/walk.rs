@@ -177,11 +177,13 @@ impl Walk {
             }
         }
         while place.at < bytes.len() {
-            if self.open.is_none() && !self.begin(&mut place)? {
-                return Ok(());
-            }
             self.is_switched = false;
-            if self.fill(&mut place)? && self.end()? {
+            let is_last = match self.whole(&mut place) {
+                Some(judged) => judged?,
+                None if self.open.is_none() && !self.begin(&mut place)? => return Ok(()),
+                None => self.fill(&mut place)? && self.end()?,
+            };
+            if is_last {
                 self.is_switched = true;
                 // What follows a switch is filled up: the next record begins the next segment.
                 let end = Lsn(begin.0 + bytes.len() as u64);
@@ -214,6 +216,29 @@ impl Walk {
                 return Ok(true);
             }
         }
+    }
+
+    /// Judges the record at this place if it lies in this page as a whole, as most do: nothing of it need be kept for later.
+    /// `None` when it does not, or when there is none.
+    fn whole(&mut self, place: &mut Place<'_>) -> Option<Result<bool, String>> {
+        if self.open.is_some() || place.at.is_multiple_of(PAGE) {
+            return None;
+        }
+        let rest = place.bytes.get(place.at..place.at.next_multiple_of(PAGE))?;
+        let length = u32::from_le_bytes(*rest.first_chunk()?) as usize;
+        let record = rest.get(..length).filter(|record| record.len() >= RECORD_HEADER)?;
+        let begin = place.lsn();
+        place.at = aligned(place.at + length);
+        self.passed(begin, place.lsn());
+        let mut crc = Crc::default();
+        crc.add(&record[RECORD_HEADER..]);
+        Some(self.judge(begin, &record[..length.min(KEPT_MAX)], crc))
+    }
+
+    /// Takes note of where a whole record lies.
+    fn passed(&mut self, begin: Lsn, end: Lsn) {
+        self.end_before = self.seen.last.map_or(begin, |(_, end)| end);
+        self.seen.last = Some((begin, end));
     }
 
     /// Begins the record at this place; `false` when there is none.
@@ -258,18 +283,22 @@ impl Walk {
             return Ok(false);
         }
         place.at = aligned(place.at).min(place.bytes.len());
-        self.end_before = self.seen.last.map_or(record.begin, |(_, end)| end);
-        self.seen.last = Some((record.begin, place.lsn()));
+        let begin = record.begin;
+        self.passed(begin, place.lsn());
         Ok(true)
     }
 
     /// Judges the record that is whole now; tells whether nothing follows in its segment.
     fn end(&mut self) -> Result<bool, String> {
         let Some(record) = self.open.take() else { return Ok(false) };
-        let wrong = |what: &str| Err(format!("the record at {} is damaged: {what}", record.begin));
-        let (header, data) = record.kept.split_at(RECORD_HEADER.min(record.kept.len()));
+        self.judge(record.begin, &record.kept, record.crc)
+    }
+
+    /// Judges a record by its first bytes and the sum of what follows its header.
+    fn judge(&mut self, begin: Lsn, kept: &[u8], mut crc: Crc) -> Result<bool, String> {
+        let wrong = |what: &str| Err(format!("the record at {begin} is damaged: {what}"));
+        let (header, data) = kept.split_at(RECORD_HEADER.min(kept.len()));
         let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let mut crc = record.crc;
         crc.add(&header[..20]);
         if crc.value() != number(20) {
             return wrong("its checksum is wrong");
@@ -278,7 +307,7 @@ impl Walk {
         if self.before.is_some_and(|expected| expected != before) {
             return wrong("it does not follow the one before it");
         }
-        self.before = Some(record.begin);
+        self.before = Some(begin);
         let (info, manager) = (header[16] & 0xf0, header[17]);
         let time = match (manager, info & 0x70) {
             (XACT, kind) if ENDS.contains(&kind) => main_data(data).and_then(|data| data.first_chunk()),
@@ -286,13 +315,13 @@ impl Walk {
         };
         let time = time.map(|time| i64::from_le_bytes(*time).saturating_add(EPOCH));
         let stops = match self.stop {
-            _ if record.begin < self.from => false,
+            _ if begin < self.from => false,
             Some(Stop::After(instant)) => time.is_some_and(|time| time > instant),
-            Some(Stop::At(position)) => record.begin >= position,
+            Some(Stop::At(position)) => begin >= position,
             None => false,
         };
         if stops && self.stopped.is_none() {
-            self.stopped = Some(Stopped { after: self.end_before, before: record.begin, time: self.time });
+            self.stopped = Some(Stopped { after: self.end_before, before: begin, time: self.time });
         }
         if let Some(time) = time {
             if self.seen.last.is_some_and(|(_, end)| end > self.noted_from) {
@@ -301,13 +330,13 @@ impl Walk {
             self.time = Some(time);
         }
         match (manager, info) {
-            (TABLESPACE, _) if record.begin >= self.from => {
-                _ = self.seen.tablespace.get_or_insert(record.begin);
+            (TABLESPACE, _) if begin >= self.from => {
+                _ = self.seen.tablespace.get_or_insert(begin);
             }
             (XLOG, RESTORE_POINT) => {
                 let name = main_data(data).and_then(|data| data.get(8..)).unwrap_or_default();
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-                let end = self.seen.last.map_or(record.begin, |(_, end)| end);
+                let end = self.seen.last.map_or(begin, |(_, end)| end);
                 self.seen.points.push((String::from_utf8_lossy(name).into_owned(), end));
             }
             _ => {}
