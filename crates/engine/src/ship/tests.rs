@@ -82,7 +82,7 @@ impl Shop {
         let stop = AtomicBool::new(false);
         self.is_based.store(false, Ordering::SeqCst);
         std::thread::scope(|scope| {
-            let shipping = scope.spawn(|| ship(&site, &[], &|event| self.note(event), &stop));
+            let shipping = scope.spawn(|| ship(&site, &[], &|event| self.note(event), &stop, None));
             let connection = self.connect("shop.db");
             let mut row = first;
             for _ in 0..ROWS {
