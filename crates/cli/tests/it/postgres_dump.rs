@@ -56,9 +56,11 @@ fn a_dumped_database_is_proven_restored_rolled_back_and_committed() {
     let told = place.succeeds(&["restore", "dumps", "--at", first, "--yes"]);
     assert!(told.contains("orders 1000") && told.contains("the database shop.before-"), "{told}");
     assert_eq!(count(&cluster), "1000");
-    place.succeeds(&["rollback", "latest"]);
+    place.succeeds(&["rollback", "latest", "--yes"]);
     assert_eq!(count(&cluster), "1500");
-    place.succeeds(&["commit", "latest", "--yes"]);
+    // What was restored and taken back is kept for whoever wants to look at it.
+    let undone = cluster.sql("select datname from pg_database where datname ~ '^shop.undone-'");
+    cluster.sql(&format!("drop database \"{undone}\""));
     let left = "select string_agg(datname, ' ') from pg_database where datname ~ '^shop'";
     assert_eq!(cluster.sql(left), "shop");
 

@@ -192,7 +192,10 @@ pub fn ship(
         match archives(site.plan.component(name)?) {
             Some(data) => {
                 helpers.push(Helper::new(site, name, site.path(data), watch, stop, until_idle));
-                marked.push((name, drivers.component(name)?));
+                // One that was started for a call is there for that, and gone when it was not called for a while.
+                if until_idle.is_none() {
+                    marked.push((name, drivers.component(name)?));
+                }
             }
             None => lines.push(Line::new(site, name, drivers.component(name)?, watch, stop)?),
         }
