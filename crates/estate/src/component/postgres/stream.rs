@@ -62,6 +62,8 @@ pub(super) struct Follower {
     held: Vec<u8>,
     walked: Walked,
     piece: Option<LogPiece>,
+    /// Where the slot kept the log from, if following began there.
+    kept_from: u64,
     /// Up to where the log is archived, as far as the server may know.
     told: u64,
     said: Instant,
@@ -133,6 +135,7 @@ impl Follower {
             timeline,
             segment_bytes,
             lineage,
+            kept_from: if began.is_some() { position } else { 0 },
             began,
             from: position,
             held,
@@ -171,9 +174,10 @@ impl Follower {
 
     /// Tells the server what is archived, so that it need not be kept.
     fn say(&mut self) -> Result<()> {
-        // The segment of the last archived byte is kept: the next follower compares with it.
+        // The segment of the last archived byte is kept: the next follower compares with it. Nothing before the begin of a new
+        // one is asked for, because the server may not have that any more.
         let last = self.told.saturating_sub(1);
-        let position = last - last % self.segment_bytes;
+        let position = (last - last % self.segment_bytes).max(self.kept_from);
         let now = Timestamp::now().as_microsecond() - EPOCH;
         let mut message = vec![b'r'];
         for number in [position, position, position] {
